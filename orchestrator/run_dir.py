@@ -1,0 +1,176 @@
+"""The one contract between login node, first node, every node and every rank: the names in a run directory.
+
+Every file has exactly one writer, named beside it. Plain JSON, YAML and text; no pickles but the tensors of a
+checkpoint, which are loaded with weights_only. Directories are 0700, files 0600.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+_ATTEMPT = re.compile(r"\d{3,}")
+
+
+@dataclass(frozen=True)
+class AttemptDir:
+    """One start of the workers: `attempts/NNN/`."""
+
+    path: Path
+
+    @property
+    def number(self) -> int:
+        return int(self.path.name)
+
+    @property
+    def plan(self) -> Path:
+        """The plan for the allocation this attempt really got. Writer: driver."""
+        return self.path / "plan.json"
+
+    @property
+    def launch(self) -> Path:
+        """Nodes, endpoint and the torchrun command of each node. Writer: driver."""
+        return self.path / "launch.json"
+
+    @property
+    def driver(self) -> Path:
+        """Job id, host, pid and start of the driver. Writer: driver."""
+        return self.path / "driver.json"
+
+    def node(self, name: str) -> Path:
+        """Checks, state, heartbeat and exit code of one node. Writer: its supervisor."""
+        return self.path / f"node-{name}.json"
+
+    @property
+    def stop(self) -> Path:
+        """Present when the workers saved and ended because they were asked to. Writer: rank 0."""
+        return self.path / "stop.json"
+
+    @property
+    def done(self) -> Path:
+        """Present when training ran to its end; the last validation metrics. Writer: rank 0."""
+        return self.path / "done.json"
+
+    def error(self, rank: int) -> Path:
+        """Why a rank failed: {rank, message, traceback, time}. Writer: that rank."""
+        return self.path / f"error-{rank}.json"
+
+    @property
+    def verdict(self) -> Path:
+        """How the attempt ended and why. Writer: driver."""
+        return self.path / "verdict.json"
+
+    @property
+    def logs(self) -> Path:
+        return self.path / "logs"
+
+    def rank_log(self, rank: int) -> Path:
+        return self.logs / f"rank-{rank}.log"
+
+    def node_log(self, name: str) -> Path:
+        return self.logs / f"node-{name}.log"
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """One run: `<cwd>/runs/<name>-<fingerprint:8>[.k]`."""
+
+    path: Path
+
+    @property
+    def recipe(self) -> Path:
+        """The resolved recipe, without the values of secrets. Writer: submit, resume."""
+        return self.path / "recipe.yaml"
+
+    @property
+    def environment(self) -> Path:
+        """Variables for the job, secrets included; never logged. Writer: submit, resume."""
+        return self.path / "environment.json"
+
+    @property
+    def cluster(self) -> Path:
+        """The cluster profile the run was planned for. Writer: submit, resume."""
+        return self.path / "cluster.json"
+
+    @property
+    def plan(self) -> Path:
+        """The plan that was shown at submission. Writer: submit, resume."""
+        return self.path / "plan.json"
+
+    @property
+    def job_script(self) -> Path:
+        """The very bytes handed to the scheduler. Writer: submit, resume."""
+        return self.path / "job.sh"
+
+    @property
+    def run(self) -> Path:
+        """Identity: uid, name, fingerprint, tracking store. Writer: submit, once."""
+        return self.path / "run.json"
+
+    @property
+    def job(self) -> Path:
+        """Backend and id of the last job. Writer: submit, resume."""
+        return self.path / "job.json"
+
+    @property
+    def cancel(self) -> Path:
+        """Present when a person asked for the end. Writer: cancel."""
+        return self.path / "cancel.json"
+
+    @property
+    def snapshot(self) -> Path:
+        """Code as it was: `recipe/` (the recipe's folder), `git.json`, `git.diff`, `pip-freeze.txt`. Writer: submit."""
+        return self.path / "snapshot"
+
+    @property
+    def snapshot_recipe(self) -> Path:
+        return self.snapshot / "recipe"
+
+    @property
+    def journal(self) -> Path:
+        """`<attempt>.<node>.<rank|node>.log`, append-only. Writers: each rank, each supervisor, its own file."""
+        return self.path / "journal"
+
+    @property
+    def forward(self) -> Path:
+        """The forwarder's room: cursor.json, mlflow.json, forward.log. Writer: forwarder."""
+        return self.path / "forward"
+
+    @property
+    def cursor(self) -> Path:
+        """How far the journal has been replayed, and whether it is complete. Writer: forwarder."""
+        return self.forward / "cursor.json"
+
+    @property
+    def mlflow(self) -> Path:
+        """{uri, experiment_id, run_id}, as soon as MLflow has answered. Writer: forwarder."""
+        return self.forward / "mlflow.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def attempts(self) -> Path:
+        return self.path / "attempts"
+
+    @property
+    def job_logs(self) -> Path:
+        """Output of the driver: `job-<id>.log`."""
+        return self.path / "logs"
+
+    def attempt(self, number: int) -> AttemptDir:
+        return AttemptDir(self.attempts / f"{number:03d}")
+
+    def all_attempts(self) -> Iterator[AttemptDir]:
+        """The attempts there are, oldest first."""
+        if self.attempts.is_dir():
+            names = sorted(
+                (p for p in self.attempts.iterdir() if _ATTEMPT.fullmatch(p.name)), key=lambda p: int(p.name)
+            )
+            yield from map(AttemptDir, names)
+
+    def last_attempt(self) -> AttemptDir | None:
+        return max(self.all_attempts(), key=lambda attempt: attempt.number, default=None)

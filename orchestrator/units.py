@@ -1,0 +1,66 @@
+"""Walltimes, byte counts and numbers: parsed from text once, printed one way. Pure."""
+
+from __future__ import annotations
+
+import re
+
+_WALLTIME = re.compile(r"(?:(?P<days>\d+)-)?(?P<hours>\d+):(?P<minutes>[0-5]\d)(?::(?P<seconds>[0-5]\d))?", re.ASCII)
+_BYTES = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[KMGT])i?B?", re.IGNORECASE | re.ASCII)
+_FACTORS = {"K": 1024, "M": 1024**2, "G": 1024**3, "T": 1024**4}
+
+
+def parse_walltime(text: str) -> int:
+    """Seconds in 'H:MM:SS', 'H:MM' or 'D-H:MM:SS'. Refused: a bare number, which Slurm would read as minutes, and
+    zero, which it would read as no limit.
+
+    Raises ValueError with what to write instead.
+    """
+    match = _WALLTIME.fullmatch(text.strip())
+    if match is None:
+        raise ValueError('write hours:minutes:seconds in quotes, such as "2:00:00" or "1-12:00:00"')
+    part = {name: int(value or 0) for name, value in match.groupdict().items()}
+    seconds = ((part["days"] * 24 + part["hours"]) * 60 + part["minutes"]) * 60 + part["seconds"]
+    if seconds == 0:
+        raise ValueError("write a time longer than zero, or leave the key out")
+    return seconds
+
+
+def format_walltime(seconds: float) -> str:
+    """'0:30:00', '36:00:00': hours, minutes and seconds, as sbatch --time reads them."""
+    whole = int(seconds)
+    return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
+
+
+def parse_bytes(text: str) -> int:
+    """Bytes in '6000M', '64G', '1.5 GiB' (all powers of 1024, as Slurm counts).
+
+    Refused: a number without a unit, which Slurm would read as megabytes, and zero, which it would read as all there
+    is. Raises ValueError with what to write instead.
+    """
+    match = _BYTES.fullmatch(text.strip())
+    if match is None:
+        raise ValueError('write a number and a unit, such as "64G" or "6000M"')
+    num_bytes = int(float(match["number"]) * _FACTORS[match["unit"].upper()])
+    if num_bytes == 0:
+        raise ValueError("write an amount above zero, or leave the key out")
+    return num_bytes
+
+
+def format_mebibytes(num_bytes: int) -> str:
+    """'6000M': what sbatch --mem reads, rounded up so that the request never shrinks."""
+    return f"{-(-num_bytes // 1024**2)}M"
+
+
+def format_count(count: int) -> str:
+    """'1,331': a count as people read it."""
+    return f"{count:,}"
+
+
+def format_lr(value: float) -> str:
+    """'6.90e-4', '0.1': a learning rate in three significant digits."""
+    if value == 0:
+        return "0"
+    if 1e-2 <= abs(value) < 1e3:
+        return f"{value:.3g}"
+    mantissa, exponent = f"{value:.2e}".split("e")
+    return f"{mantissa}e{int(exponent)}"
