@@ -1,0 +1,21 @@
+"""The environment of the ranks, as far as it is derived and not secret. Pure."""
+
+from __future__ import annotations
+
+from orchestrator.cluster import Allocation, Cluster
+
+
+def rank_environment(allocation: Allocation, cluster: Cluster) -> dict[str, str]:
+    """Variables every rank of an attempt gets: its share of the cores as threads, and the network interface.
+
+    torchrun would set OMP_NUM_THREADS=1 for several ranks on a node; a rank may use the cores it was given.
+    """
+    cores = allocation.cpus_per_node or allocation.gpus_per_node
+    variables = {
+        "OMP_NUM_THREADS": str(max(1, cores // allocation.gpus_per_node)),
+        "PYTHONUNBUFFERED": "1",
+        "TORCH_NCCL_ASYNC_ERROR_HANDLING": "1",
+    }
+    if cluster.network_interface:
+        variables["GLOO_SOCKET_IFNAME"] = variables["NCCL_SOCKET_IFNAME"] = cluster.network_interface
+    return variables

@@ -1,0 +1,17 @@
+#!/bin/bash
+#SBATCH --job-name=toy
+#SBATCH --nodes=2
+#SBATCH --ntasks-per-node=1
+#SBATCH --cpus-per-task=8
+#SBATCH --gres=gpu:4
+#SBATCH --mem=1536M
+#SBATCH --time=26:00:00
+#SBATCH --signal=USR2@60
+#SBATCH --partition=debug
+#SBATCH --account=lab
+#SBATCH --qos=high
+#SBATCH --constraint=ib&a100
+#SBATCH --no-requeue
+#SBATCH --open-mode=append
+#SBATCH --output=/work/runs/toy-1a2b3c4d/logs/job-%j.log
+exec /venv/bin/python -m orchestrator.job /work/runs/toy-1a2b3c4d

@@ -1,0 +1,77 @@
+"""The job script: golden bytes, the values it refuses, and that bash runs it."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import pytest
+
+from orchestrator.cluster import LOCAL, Allocation, Cluster, NodeType, Partition
+from orchestrator.errors import RecipeError
+from orchestrator.launch.job_script import job_script
+from orchestrator.plan.plan import make_plan, requested_allocation
+from orchestrator.recipe.schema import Resources
+from tests.plan.test_plan import recipe
+
+GOLDEN = Path(__file__).parent.parent / "golden"
+SITE = Cluster(
+    name="site",
+    scheduler="slurm",
+    gpu_request="gres",
+    partitions={"debug": Partition(nodes=NodeType(num_nodes=4, gpus=4, cpus=8), default=True)},
+)
+FULL: dict[str, Any] = {
+    "num_nodes": 2,
+    "gpus_per_node": 4,
+    "memory": "1.5G",
+    "walltime": "1-2:00:00",
+    "partition": "debug",
+    "account": "lab",
+    "qos": "high",
+    "constraint": "ib&a100",
+}
+
+
+def script(resources: dict[str, Any], cluster: Cluster, *, run_dir: str = "/work/runs/toy-1a2b3c4d") -> str:
+    asked = recipe(resources=resources)
+    plan = make_plan(asked, cluster, requested_allocation(asked, cluster, accelerator="cpu"))
+    return job_script(asked.resources, plan, cluster, run_dir=PurePosixPath(run_dir), python="/venv/bin/python")
+
+
+@pytest.mark.parametrize(
+    ("name", "resources", "cluster"), [("job_slurm_full.sh", FULL, SITE), ("job_local.sh", {}, LOCAL)]
+)
+def test_the_script_is_the_golden_one_byte_for_byte(name: str, resources: dict[str, Any], cluster: Cluster) -> None:
+    assert script(resources, cluster) == (GOLDEN / name).read_text()
+
+
+def test_bash_runs_the_script_and_its_one_command_is_the_driver(tmp_path: Path) -> None:
+    """Executed, not only compared: a python that prints its arguments stands in for the interpreter."""
+    python = tmp_path / "python"
+    python.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    python.chmod(0o700)
+    asked = recipe(resources=FULL)
+    plan = make_plan(asked, SITE, Allocation(2, 4, 8))
+    run_dir = PurePosixPath("/work/runs/toy")
+    text = job_script(asked.resources, plan, SITE, run_dir=run_dir, python=str(python))
+    done = subprocess.run(["bash"], input=text, capture_output=True, text=True, timeout=30, check=True)
+    assert done.stdout.splitlines() == ["-m", "orchestrator.job", "/work/runs/toy"]
+
+
+@pytest.mark.parametrize("value", ["x\nrm -rf /", "$(id)", "`id`", "a b", "--wrap=id", "x;id", "é", "x\u2028y", ""])
+def test_text_that_a_shell_or_sbatch_could_take_for_more_is_never_a_resource(value: str) -> None:
+    with pytest.raises(ValueError, match="partition"):
+        Resources(partition=value)
+
+
+def test_a_run_directory_with_a_space_in_its_path_is_refused() -> None:
+    with pytest.raises(RecipeError, match="may not stand in a job script"):
+        script({}, SITE, run_dir="/work/my runs/toy")
+
+
+def test_the_interpreter_is_quoted_for_the_shell() -> None:
+    plan = make_plan(recipe(), LOCAL, Allocation(1, 1))
+    text = job_script(Resources(), plan, LOCAL, run_dir=PurePosixPath("/r"), python="/my venv/bin/python")
+    assert "exec '/my venv/bin/python' -m orchestrator.job /r\n" in text
