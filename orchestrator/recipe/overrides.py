@@ -1,0 +1,114 @@
+"""`--set a.b=c`: one value of a recipe, given on the command line. Pure.
+
+Mappings are merged into what stands there, anything else replaces it, as OmegaConf.merge does. What is given for a
+text field is taken verbatim (`--set resources.walltime=2:00:00`); `null` empties a field that may be empty.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from orchestrator.documents import Document, KeyPath, Place, dotted, parse_yaml
+from orchestrator.errors import Problem, RecipeError
+from orchestrator.recipe.schema import Recipe
+from orchestrator.validation import kind_at
+
+
+def with_overrides(document: Document, overrides: Sequence[str]) -> Document:
+    """`document` with every `KEY=VALUE` of `overrides` in it, later ones last. Raises RecipeError with all problems."""
+    if not overrides:
+        return document
+    problems: list[Problem] = []
+    document = replace(
+        document, data=copy.deepcopy(document.data), places=dict(document.places), written=dict(document.written)
+    )
+    for override in overrides:
+        try:
+            document = _with_override(document, override)
+        except RecipeError as error:
+            problems += error.problems
+    if problems:
+        raise RecipeError(problems)
+    return document
+
+
+def _with_override(document: Document, override: str) -> Document:
+    source = f"--set {override}"
+    key, equals, text = override.partition("=")
+    if not equals or not all(key.split(".")):
+        raise RecipeError(Problem(source, "not of the form KEY=VALUE", "write --set section.key=value"))
+    place = Place(source, key=key)
+    path = _path(document.data, key, place)
+    value = _value(text, path, place)
+    holder = document.data
+    for part in path[:-1]:
+        holder = holder[part]
+    holder[path[-1]] = merged(_get(holder, path[-1]), value.data)
+    return _with_places(document, path, place, value)
+
+
+def _path(data: Any, key: str, place: Place) -> KeyPath:
+    """The path of dotted `key`; sections that are not there yet are opened on the way."""
+    path: KeyPath = ()
+    parts = key.split(".")
+    for depth, part in enumerate(parts):
+        step = _step(data, part, path, place)
+        path = (*path, step)
+        if depth < len(parts) - 1:
+            if _get(data, step) is None:
+                data[step] = {}
+            data = data[step]
+    return path
+
+
+def _step(data: Any, part: str, path: KeyPath, place: Place) -> str | int:
+    """`part` as the key or index it is in `data`."""
+    if isinstance(data, dict):
+        return part
+    if not isinstance(data, list):
+        raise RecipeError(
+            Problem(str(place), f"{dotted(path)} holds a single value", f"write --set {dotted(path)}=VALUE")
+        )
+    if not part.isdecimal() or int(part) >= len(data):
+        what = f"{dotted(path)} is a list of {len(data)}, without an entry {part!r}"
+        raise RecipeError(Problem(str(place), what, "write the number of an entry, counted from 0"))
+    return int(part)
+
+
+def _get(holder: Any, key: str | int) -> Any:
+    return holder.get(key) if isinstance(holder, dict) else holder[key]
+
+
+def _value(text: str, path: KeyPath, place: Place) -> Document:
+    kind = kind_at(Recipe, path)
+    if kind is not None and kind.is_text and not (kind.optional and text == "null"):
+        return Document(place.source, text, {})
+    try:
+        return parse_yaml(text, place.source, RecipeError, override_of=place.key)
+    except RecipeError as error:
+        raise RecipeError(
+            [
+                replace(problem, fix="write a YAML value; quote what the shell would change")
+                for problem in error.problems
+            ]
+        ) from None
+
+
+def merged(old: Any, new: Any) -> Any:
+    """`new` over `old`: mappings key by key, anything else as a whole."""
+    if not (isinstance(old, dict) and isinstance(new, dict)):
+        return new
+    return {**old, **{key: merged(old.get(key), value) for key, value in new.items()}}
+
+
+def _with_places(document: Document, path: KeyPath, place: Place, value: Document) -> Document:
+    """`document` knowing that `path`, and any section opened for it, comes from an override."""
+    opened = (path[:length] for length in range(1, len(path)))
+    places = {**dict.fromkeys(opened, place), **document.places, path: place}
+    places.update({(*path, *below): place for below in value.places})
+    written = {key: text for key, text in document.written.items() if key[: len(path)] != path}
+    written.update({(*path, *below): text for below, text in value.written.items()})
+    return replace(document, places=places, written=written)

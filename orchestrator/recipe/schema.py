@@ -1,0 +1,252 @@
+"""What a recipe may say: frozen models that forbid unknown keys and never guess a type.
+
+Everything a recipe can hold is here, with its unit and default; `docs/recipe.md` is generated from this file.
+Counts are samples unless the name says otherwise. Checks that need two fields stand in `check.py`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from orchestrator.patterns import NAME, SLURM_WORD, TARGET, VARIABLE
+from orchestrator.units import parse_bytes, parse_walltime
+
+
+class Section(BaseModel):
+    """A part of a recipe: frozen, strict about types, closed to unknown keys."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, protected_namespaces=(), defer_build=True
+    )
+
+
+def _walltime(text: str) -> str:
+    parse_walltime(text)
+    return text
+
+
+def _memory(text: str) -> str:
+    parse_bytes(text)
+    return text
+
+
+Name = Annotated[str, Field(pattern=NAME)]
+TargetName = Annotated[str, Field(pattern=TARGET)]
+SlurmWord = Annotated[str, Field(pattern=SLURM_WORD)]
+Walltime = Annotated[str, AfterValidator(_walltime)]
+Memory = Annotated[str, AfterValidator(_memory)]
+Count = Annotated[int, Field(ge=1)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+BelowOne = Annotated[float, Field(ge=0, lt=1)]
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+
+
+class Target(Section):
+    """Something of the user's, by name: `target: module:attribute`, looked up beside the recipe file first."""
+
+    target: TargetName = Field(
+        examples=["model:build"],
+        description="`module:attribute`, looked up beside the recipe file first, then installed packages.",
+    )
+    args: dict[str, Any] = Field(default_factory=dict, description="Keyword arguments for it.")
+
+
+class Dataset(Target):
+    """A map-style dataset with items `(inputs, targets)`; its size is declared, because a plan opens no data."""
+
+    name: Name = Field(examples=["train"], description="The name it has in plans, metrics and logs.")
+    num_samples: Count = Field(
+        examples=["50000"], description="Number of samples; the worker refuses a dataset of another size."
+    )
+    tokens_per_sample: Count | None = Field(default=None, description="Mean tokens in a sample, for budgets in tokens.")
+
+
+class Loss(Target):
+    """`f(outputs, targets) -> (sum, count)`: a sum over what counts, and how many that were."""
+
+    count: TargetName | None = Field(
+        default=None,
+        description="`f(targets) -> int`, the same count before the forward pass (default: the number of samples).",
+    )
+
+
+class Batch(Section):
+    """The batch the optimizer sees. Exactly one of `effective` and `per_gpu`."""
+
+    effective: Count | None = Field(default=None, description="Samples per optimizer step, on any allocation.")
+    per_gpu: Count | None = Field(
+        default=None,
+        description="Samples per GPU per optimizer step; the effective batch becomes an output, and the lr follows it.",
+    )
+    micro: Count | None = Field(default=None, description="Largest micro-batch that fits one GPU (default: no limit).")
+    on_indivisible: Literal["refuse", "nearest", "uneven"] = Field(
+        default="refuse",
+        description="When the ranks cannot share the batch evenly: refuse, take the nearest batch that they can "
+        "(the lr follows), or let some ranks take one sample more (the batch stays exact).",
+    )
+    tolerance: Fraction = Field(
+        default=0.05, description="How far `nearest` may go from the effective batch, as a fraction."
+    )
+
+
+class Optimizer(Section):
+    """The optimizer and its learning rate at a reference batch."""
+
+    name: Literal["sgd", "adam", "adamw"] = Field(examples=["adamw"], description="The optimizer.")
+    lr: Positive = Field(examples=["0.001"], description="Learning rate at `base_batch`.")
+    base_batch: Count | None = Field(
+        default=None, description="Samples per step that `lr` belongs to; without it the lr is taken as it is."
+    )
+    scaling: Literal["auto", "linear", "sqrt", "none"] = Field(
+        default="auto", description="How the lr follows the batch; auto is linear for SGD and sqrt for the Adam family."
+    )
+    weight_decay: NonNegative = Field(default=0.0, description="Weight decay (decoupled for adamw).")
+    momentum: BelowOne = Field(default=0.0, description="SGD momentum.")
+    nesterov: bool = Field(default=False, description="SGD: Nesterov momentum.")
+    betas: tuple[BelowOne, BelowOne] = Field(default=(0.9, 0.999), strict=False, description="Adam's decay rates.")
+    eps: Positive = Field(default=1e-8, description="Adam's denominator term.")
+    clip_norm: Positive | None = Field(default=None, description="Clip the gradient's global 2-norm, once per step.")
+
+
+class Amount(Section):
+    """A length of training in exactly one unit."""
+
+    samples: Count | None = Field(default=None, description="Samples.")
+    steps: Count | None = Field(default=None, description="Optimizer steps at the planned effective batch.")
+    epochs: Positive | None = Field(default=None, description="Passes over all declared samples.")
+
+
+class Duration(Amount):
+    """How long to train: exactly one of samples, steps, epochs, tokens."""
+
+    tokens: Count | None = Field(default=None, description="Tokens; needs `tokens_per_sample` on every dataset.")
+
+
+class Warmup(Amount):
+    """Linear warm-up of the lr from zero: exactly one of samples, steps, epochs, ratio."""
+
+    ratio: Fraction | None = Field(default=None, description="Fraction of the whole duration.")
+
+
+class Schedule(Section):
+    """The learning rate as a function of consumed samples."""
+
+    name: Literal["constant", "cosine", "inverse_sqrt"] = Field(default="constant", description="Shape after warm-up.")
+    warmup: Warmup | None = Field(default=None, description="Linear warm-up from zero.")
+    final_ratio: Fraction = Field(default=0.0, description="Cosine: lr at the end, as a fraction of the peak.")
+
+
+class Resources(Section):
+    """What to ask the scheduler for. Changes where a run happens, never what it computes."""
+
+    num_nodes: Count = Field(default=1, description="Nodes.")
+    gpus_per_node: Count = Field(
+        default=1, description="GPUs per node, one rank each (CPU ranks where there are none)."
+    )
+    cpus_per_gpu: Count | None = Field(default=None, description="CPU cores per GPU (default: the node's share).")
+    memory: Memory | None = Field(default=None, description='Host memory per node, such as "64G".')
+    walltime: Walltime | None = Field(default=None, description='Time limit in quotes, such as "2:00:00".')
+    partition: SlurmWord | None = Field(default=None, description="Slurm partition (default: the profile's).")
+    account: SlurmWord | None = Field(default=None, description="Slurm account.")
+    qos: SlurmWord | None = Field(default=None, description="Slurm quality of service.")
+    constraint: SlurmWord | None = Field(default=None, description="Slurm node features.")
+
+
+class Loader(Section):
+    """How samples reach the ranks. Changes speed, never the order."""
+
+    workers: Annotated[int, Field(ge=0)] = Field(default=2, description="Loader processes per rank.")
+    prefetch: Count = Field(default=2, description="Micro-batches each loader process keeps ready.")
+    pin_memory: bool = Field(default=True, description="Page-locked host memory for copies to a GPU.")
+
+
+class Cadence(Amount):
+    """How often: exactly one of samples, steps, epochs, minutes."""
+
+    minutes: Positive | None = Field(default=None, description="Minutes of wall time.")
+
+
+class Checkpoint(Section):
+    """When to save, and how many to keep. The end of a run is always saved."""
+
+    every: Cadence = Field(default_factory=lambda: Cadence(minutes=5.0), description="Time between checkpoints.")
+    keep: Count = Field(default=2, description="Checkpoints kept, newest first.")
+
+
+class EvaluationCadence(Amount):
+    """How often: exactly one of samples, steps, epochs."""
+
+
+class Evaluation(Section):
+    """When to evaluate on the validation sets. The end of a run is always evaluated."""
+
+    every: EvaluationCadence | None = Field(
+        default=None, description="Distance between evaluations (default: each epoch)."
+    )
+    batch: Count | None = Field(
+        default=None, description="Samples per forward pass (default: the training micro-batch)."
+    )
+
+
+class Tracking(Section):
+    """Where the MLflow run lives."""
+
+    uri: str | None = Field(default=None, description="MLflow tracking URI (default: `sqlite:///<cwd>/mlflow.db`).")
+    experiment: str | None = Field(default=None, description="MLflow experiment (default: the recipe's name).")
+    sample_ids: bool = Field(default=False, description="Journal the sample ids of every step (for debugging data).")
+
+
+class Mirrors(Section):
+    """Mirrors for closed networks; environment of this job only, never global configuration."""
+
+    huggingface: str | None = Field(default=None, description="Becomes `HF_ENDPOINT`.")
+    git: dict[str, str] = Field(default_factory=dict, description="URL prefix -> mirror prefix, by git's `insteadOf`.")
+
+
+class Environment(Section):
+    """Variables for the job. `${oc.env:NAME}` is allowed here and nowhere else; its value is never logged."""
+
+    variables: dict[Annotated[str, Field(pattern=VARIABLE)], str] = Field(
+        default_factory=dict, description="Environment variables of the job, as text."
+    )
+    mirrors: Mirrors = Field(default_factory=Mirrors, description="Mirrors for closed networks.")
+
+
+class Recipe(Section):
+    """One experiment: what to train, on what, with which effective batch.
+
+    Either `model` with `datasets` and `loss`, or `command`.
+    """
+
+    name: Name = Field(examples=["first"], description="Names the run directory, the job and the MLflow experiment.")
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(
+        default=0, description="Seeds initialisation, order and sampling."
+    )
+    model: Target | None = Field(default=None, description="`f(**args) -> torch.nn.Module`.")
+    datasets: tuple[Dataset, ...] = Field(default=(), strict=False, description="Training data, shuffled together.")
+    validation: tuple[Dataset, ...] = Field(default=(), strict=False, description="Validation sets.")
+    loss: Loss | None = Field(default=None, description="The objective, as (sum, count).")
+    metrics: dict[Name, Target] = Field(
+        default_factory=dict, description="Validation metrics, `f(outputs, targets) -> (sum, count)`."
+    )
+    command: tuple[str, ...] = Field(
+        default=(),
+        strict=False,
+        description="Instead of a model: any torchrun-able script and its arguments, which may hold `${plan.X}`.",
+    )
+    batch: Batch = Field(examples=["{effective: 256}"], description="The effective batch.")
+    optimizer: Optimizer = Field(examples=["{name: adamw, lr: 0.001}"], description="Optimizer and learning rate.")
+    schedule: Schedule = Field(default_factory=Schedule, description="Learning rate over time.")
+    duration: Duration = Field(examples=["{epochs: 10}"], description="How long to train.")
+    precision: Literal["fp64", "fp32", "bf16", "fp16"] = Field(
+        default="fp32", description="Arithmetic of the forward pass."
+    )
+    resources: Resources = Field(default_factory=Resources, description="What to ask the scheduler for.")
+    loader: Loader = Field(default_factory=Loader, description="How samples reach the ranks.")
+    checkpoint: Checkpoint = Field(default_factory=Checkpoint, description="When to save.")
+    evaluation: Evaluation = Field(default_factory=Evaluation, description="When to evaluate.")
+    tracking: Tracking = Field(default_factory=Tracking, description="Where the MLflow run lives.")
+    env: Environment = Field(default_factory=Environment, description="Variables and mirrors for the job.")

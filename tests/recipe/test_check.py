@@ -1,0 +1,122 @@
+"""Rules between the sections of a recipe; the texts of their refusals are pinned in tests/recipes_bad."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from orchestrator.recipe.check import check_recipe
+from orchestrator.recipe.schema import Recipe
+
+GOOD: dict[str, Any] = {
+    "name": "good",
+    "model": {"target": "model:build"},
+    "datasets": [{"name": "train", "target": "data:train", "num_samples": 100}],
+    "loss": {"target": "model:loss"},
+    "batch": {"effective": 10},
+    "optimizer": {"name": "sgd", "lr": 0.1},
+    "duration": {"epochs": 2},
+}
+COMMAND = {
+    **{key: GOOD[key] for key in ("name", "batch", "optimizer")},
+    "command": ["train.py"],
+    "duration": {"steps": 10},
+}
+
+
+def keys(base: dict[str, Any], **changes: Any) -> list[str]:
+    """The keys that `base` with `changes` is refused for."""
+    return [problem.where for problem in check_recipe(Recipe.model_validate({**base, **changes}))]
+
+
+def test_good_recipes_pass() -> None:
+    assert keys(GOOD) == []
+    assert keys(COMMAND) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "refused"),
+    [
+        ({"schedule": {"warmup": {"epochs": 3}}}, True),
+        ({"schedule": {"warmup": {"epochs": 2}}}, False),
+        ({"schedule": {"warmup": {"samples": 201}}}, True),
+        ({"schedule": {"warmup": {"samples": 200}}}, False),
+        ({"schedule": {"warmup": {"steps": 21}}}, True),
+        ({"schedule": {"warmup": {"steps": 20}}}, False),
+        ({"schedule": {"warmup": {"steps": 21}}, "batch": {"per_gpu": 4}}, False),
+        ({"schedule": {"warmup": {"steps": 21}}, "batch": {"per_gpu": 4}, "duration": {"steps": 20}}, True),
+        ({"schedule": {"warmup": {"ratio": 1.0}}}, False),
+        ({"schedule": {"warmup": {"epochs": 1}}, "duration": {"samples": 99}}, True),
+    ],
+)
+def test_a_warm_up_ends_before_the_training_where_the_recipe_can_tell(changes: dict[str, Any], refused: bool) -> None:
+    assert keys(GOOD, **changes) == (["schedule.warmup"] if refused else [])
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "refused"),
+    [
+        ({"name": "sgd", "momentum": 0.9, "nesterov": True}, []),
+        ({"name": "sgd", "nesterov": True}, ["optimizer.nesterov"]),
+        ({"name": "sgd", "betas": [0.9, 0.999], "eps": 1e-8}, []),
+        ({"name": "sgd", "eps": 1e-6}, ["optimizer.eps"]),
+        ({"name": "adamw", "betas": [0.9, 0.95], "eps": 1e-6}, []),
+        ({"name": "adamw", "momentum": 0.9, "nesterov": True}, ["optimizer.momentum", "optimizer.nesterov"]),
+        ({"name": "adam", "scaling": "sqrt"}, ["optimizer.scaling"]),
+        ({"name": "adam", "scaling": "none"}, []),
+        ({"name": "adam", "scaling": "sqrt", "base_batch": 256}, []),
+    ],
+)
+def test_an_optimizer_has_its_own_settings_only(optimizer: dict[str, Any], refused: list[str]) -> None:
+    assert keys(GOOD, optimizer={"lr": 0.1, **optimizer}) == refused
+
+
+def test_a_batch_per_gpu_may_have_a_reference_batch_but_no_way_to_be_uneven() -> None:
+    assert keys(GOOD, batch={"per_gpu": 4}, optimizer={"name": "sgd", "lr": 0.1, "base_batch": 256}) == []
+    assert keys(GOOD, batch={"per_gpu": 4, "on_indivisible": "nearest"}) == ["batch.on_indivisible"]
+    assert keys(GOOD, batch={"effective": 4, "tolerance": 0.1}) == ["batch.tolerance"]
+    assert keys(GOOD, batch={"effective": 4, "tolerance": 0.1, "on_indivisible": "nearest"}) == []
+
+
+def test_inverse_sqrt_needs_a_warm_up_that_is_not_empty() -> None:
+    assert keys(GOOD, schedule={"name": "inverse_sqrt", "warmup": {"ratio": 0}}) == ["schedule.name"]
+    assert keys(GOOD, schedule={"name": "inverse_sqrt", "warmup": {"ratio": 0.1}}) == []
+
+
+def test_tokens_need_a_size_on_every_dataset() -> None:
+    known = {"name": "a", "target": "d:a", "num_samples": 5, "tokens_per_sample": 7}
+    unknown = {"name": "b", "target": "d:b", "num_samples": 5}
+    assert keys(GOOD, duration={"tokens": 9}, datasets=[known, unknown]) == ["datasets.1.tokens_per_sample"]
+    assert keys(GOOD, duration={"tokens": 9}, datasets=[known]) == []
+    assert keys(COMMAND, duration={"tokens": 9}) == ["duration.tokens"]
+
+
+def test_a_validation_set_may_share_a_name_with_a_training_set_but_not_with_its_like() -> None:
+    one = {"name": "train", "target": "d:a", "num_samples": 5}
+    assert keys(GOOD, validation=[one]) == []
+    assert keys(GOOD, validation=[one, one, one]) == ["validation.2.name", "validation.1.name"]
+
+
+def test_a_command_stands_alone() -> None:
+    extra = {
+        "validation": GOOD["datasets"],
+        "metrics": {"a": GOOD["loss"]},
+        "loss": GOOD["loss"],
+        "model": GOOD["model"],
+    }
+    assert keys(COMMAND, **extra) == ["model", "validation", "loss", "metrics"]
+
+
+def test_everything_is_told_at_once() -> None:
+    refused = keys(
+        GOOD, loss=None, batch={}, duration={}, schedule={"name": "inverse_sqrt"}, metrics={"a": GOOD["loss"]}
+    )
+    assert refused == ["loss", "batch", "duration", "schedule.name", "metrics"]
+
+
+def test_a_variable_that_a_mirror_sets_is_not_set_twice() -> None:
+    mirrors = {"git": {"https://a/": "https://b/"}}
+    variables = {"GIT_CONFIG_KEY_0": "x", "GIT_AUTHOR_NAME": "y"}
+    assert keys(GOOD, env={"variables": variables}) == []
+    assert keys(GOOD, env={"variables": variables, "mirrors": mirrors}) == ["env.variables.GIT_CONFIG_KEY_0"]

@@ -1,0 +1,72 @@
+"""The schema can be told in words: in errors, and in docs/recipe.md."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path, PurePath
+
+import pytest
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from orchestrator.cluster import LOCAL, Allocation, Cluster, NodeType, Partition
+from orchestrator.launch.user_command import plan_values
+from orchestrator.patterns import WORDS
+from orchestrator.plan.plan import make_plan
+from orchestrator.recipe import schema
+from orchestrator.recipe.plan_names import PLAN_NAMES
+from orchestrator.recipe.read import read_recipe
+from orchestrator.validation import kind_at, kind_of
+
+ROOT = Path(__file__).parent.parent.parent
+MODELS = [model for model in vars(schema).values() if isinstance(model, type) and issubclass(model, schema.Section)]
+
+
+def fields(*models: type[BaseModel]) -> Iterator[tuple[str, FieldInfo]]:
+    for model in models:
+        yield from ((f"{model.__name__}.{name}", field) for name, field in model.model_fields.items())
+
+
+@pytest.mark.parametrize(("name", "field"), [*fields(*MODELS, Cluster, Partition, NodeType)])
+def test_every_field_has_a_description_and_what_is_required_an_example(name: str, field: FieldInfo) -> None:
+    assert field.description
+    assert field.examples or not field.is_required()
+
+
+@pytest.mark.parametrize(("name", "field"), [*fields(*MODELS, Cluster, Partition, NodeType)])
+def test_every_pattern_has_words(name: str, field: FieldInfo) -> None:
+    checks = kind_of(field.annotation, field=field).checks
+    assert {check.pattern for check in checks if getattr(check, "pattern", None)} <= set(WORDS)
+
+
+def test_the_reference_is_what_the_schema_says() -> None:
+    script = [sys.executable, str(ROOT / "docs" / "generate_recipe.py")]
+    shown = subprocess.run(
+        script, capture_output=True, text=True, check=True, timeout=60, cwd=ROOT, env={"PYTHONPATH": str(ROOT)}
+    )
+    assert shown.stdout == (ROOT / "docs" / "recipe.md").read_text()
+    assert all(f"`{name}`" in shown.stdout for name in PLAN_NAMES)
+
+
+def test_the_launch_knows_every_name_that_a_command_may_ask_for() -> None:
+    recipe = read_recipe(ROOT / "tests" / "data" / "recipes" / "tiny.yaml").recipe
+    assert plan_values(make_plan(recipe, LOCAL, Allocation(1, 1)), PurePath("run")).keys() == PLAN_NAMES.keys()
+
+
+def test_what_may_stand_at_a_path_is_found_through_lists_mappings_and_choices() -> None:
+    assert kind_at(schema.Recipe, ("command", 3)).is_text  # type: ignore[union-attr]
+    assert kind_at(schema.Recipe, ("precision",)).is_text  # type: ignore[union-attr]
+    assert kind_at(schema.Recipe, ("metrics", "any", "target")).is_text  # type: ignore[union-attr]
+    assert kind_at(schema.Recipe, ("optimizer", "betas", 1)).words == "a number"  # type: ignore[union-attr]
+    assert kind_at(schema.Recipe, ("model", "args", "deep", "er")).words == "any value"  # type: ignore[union-attr]
+    assert kind_at(schema.Recipe, ("model", "nothing")) is None
+    assert kind_at(schema.Recipe, ("seed", "below")) is None
+
+
+def test_numbers_that_are_not_finite_or_have_the_wrong_kind_are_refused() -> None:
+    for value in (float("nan"), float("inf"), True, "1"):
+        with pytest.raises(ValueError, match="lr"):
+            schema.Optimizer.model_validate({"name": "sgd", "lr": value})
+    assert schema.Optimizer.model_validate({"name": "sgd", "lr": 1}).lr == 1.0
