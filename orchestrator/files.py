@@ -19,8 +19,10 @@ PRIVATE_DIR = 0o700
 
 
 def make_private_dir(path: Path, *, exist_ok: bool = True) -> Path:
-    """Create `path` (and its parents) with mode 0700."""
-    path.mkdir(mode=PRIVATE_DIR, parents=True, exist_ok=exist_ok)
+    """Create `path`, and those of its parents that are missing, with mode 0700."""
+    if not path.parent.exists():
+        make_private_dir(path.parent)
+    path.mkdir(mode=PRIVATE_DIR, exist_ok=exist_ok)
     return path
 
 

@@ -1,0 +1,73 @@
+"""`python -m orchestrator.job RUN`: the driver of one job, on its first node.
+
+Exit codes: 0 done or stopped after a save, 2 where nothing can be written down, 4 failed. However it ends, the
+attempt has a verdict: an error of ours before the start and a bug in the driver are verdicts too.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+from orchestrator.errors import OrchestratorError, RunError
+from orchestrator.files import write_json
+from orchestrator.job.attempt import new_attempt, read_job, run_attempt
+from orchestrator.job.forwarder import Forwarder, forwarder_command
+from orchestrator.job.verdict import Verdict
+from orchestrator.processes import hold_signals
+from orchestrator.run_dir import AttemptDir, RunDir
+
+FAILED = 4
+
+
+def drive(run: RunDir, *, forwarder: Sequence[str]) -> int:
+    """Run one attempt of `run` to its verdict, beside a forwarder started by that command; the driver's exit code.
+
+    Raises RunError when there cannot even be an attempt directory.
+    """
+    hold_signals()
+    attempt = new_attempt(run)
+    tracker = Forwarder(run, forwarder)
+    verdict = _verdict_on(run, attempt, tracker)
+    write_json(attempt.verdict, verdict.as_json(ended_at=time.time()))
+    print(f"driver: {verdict.outcome}: {verdict.reason}", *verdict.last_lines, sep="\n    ", flush=True)
+    if not tracker.drain():
+        print("driver: MLflow has not got everything; `orchestrate sync` brings the rest", flush=True)
+    return 0 if verdict.outcome in ("done", "stopped") else FAILED
+
+
+def _verdict_on(run: RunDir, attempt: AttemptDir, tracker: Forwarder) -> Verdict:
+    """The verdict on the attempt; on this driver, when it could not start one."""
+    try:
+        return run_attempt(read_job(run, os.environ), attempt, tracker)
+    except OrchestratorError as error:
+        return Verdict("failed", one_line(error))
+    except Exception as error:
+        traceback.print_exc()
+        return Verdict("failed", f"a bug in the driver: {type(error).__name__}: {error}")
+
+
+def one_line(error: OrchestratorError) -> str:
+    """All problems of an error in one line: where, what, and what to do."""
+    return "; ".join(", ".join(str(problem).split("\n    ")) for problem in error.problems)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Drive the run directory that is the one argument."""
+    if len(arguments) != 1:
+        print("usage: python -m orchestrator.job RUN_DIR", file=sys.stderr)
+        return RunError.exit_code
+    run = RunDir(Path(arguments[0]).absolute())
+    try:
+        return drive(run, forwarder=forwarder_command(run))
+    except OrchestratorError as error:
+        print(f"driver: {error}", file=sys.stderr)
+        return error.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

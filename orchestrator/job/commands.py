@@ -1,0 +1,24 @@
+"""The one place where the driver asks another program something and waits for the answer."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Sequence
+
+from orchestrator.errors import LaunchError, Problem
+
+
+def ask(argv: Sequence[str], *, timeout_s: float) -> str:
+    """What a program prints. Raises LaunchError, in one line, when it is missing, fails or takes too long."""
+    where = " ".join(argv)
+    try:
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=timeout_s, stdin=subprocess.DEVNULL)
+    except FileNotFoundError:
+        fix = "start the job by sbatch, on a node of the cluster"
+        raise LaunchError(Problem(where, "no such program on PATH", fix)) from None
+    except subprocess.TimeoutExpired:
+        raise LaunchError(Problem(where, f"no answer within {timeout_s:g} s")) from None
+    if done.returncode:
+        words = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
+        raise LaunchError(Problem(where, words[-1]))
+    return done.stdout
