@@ -1,0 +1,81 @@
+"""`orchestrate`: the verbs, in a table. Starting up imports click and nothing else; a verb is imported on use."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+import click
+
+from orchestrator import __version__
+from orchestrator.errors import OrchestratorError
+
+VERBS = {
+    "plan": "Show what a recipe would do on an allocation; needs no cluster.",
+    "submit": "Plan a recipe, write its run directory and start it.",
+    "status": "Show the state of runs.",
+    "logs": "Print, or follow, the output of a rank.",
+    "cancel": "Let a run save, and end it.",
+    "resume": "Go on from the last checkpoint, on any allocation.",
+    "sync": "Bring to MLflow what it has not got yet.",
+}
+"""Each verb and its one-line help: `--help` needs no more than this table."""
+
+
+class _Verbs(click.Group):
+    """A group whose commands live in `orchestrator.cli.<verb>`, imported on use."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in VERBS:
+            return None
+        command: click.Command = import_module(f"orchestrator.cli.{name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Verbs"):
+            formatter.write_dl(list(VERBS.items()))
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in VERBS and not args[0].startswith("-"):
+            from orchestrator.errors import did_you_mean
+
+            raise click.UsageError(f"no such verb {args[0]!r}: {did_you_mean(args[0], VERBS)}", ctx)
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="orchestrate")
+def orchestrate() -> None:
+    """One recipe, any Slurm allocation, the same science.
+
+    Exit codes: 0 done, 1 a bug or the world failed, 2 your input, 3 the scheduler refused,
+    4 the run failed while being waited for, 130 Ctrl-C.
+    """
+
+
+def main() -> int:
+    """Run a verb; the only place where an error becomes lines on stderr and an exit code."""
+    try:
+        result = orchestrate.main(standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except OrchestratorError as error:
+        click.echo(str(error), err=True)
+        return error.exit_code
+    except click.ClickException as error:
+        error.show()
+        return 2
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted", err=True)
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,23 @@
+"""Options that several verbs share, spelt once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+recipe_argument = click.argument("recipe", type=click.Path(path_type=Path))
+run_argument = click.argument("run")
+cluster_option = click.option(
+    "--cluster",
+    "profile",
+    metavar="PROFILE",
+    type=click.Path(path_type=Path),
+    help="Cluster profile (default: this machine).",
+)
+set_option = click.option(
+    "--set", "overrides", metavar="KEY=VALUE", multiple=True, help="Override a value of the recipe; may be repeated."
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+wait_option = click.option("--wait", is_flag=True, help="Stay until the run has ended; exit 4 if it failed.")
+follow_option = click.option("--follow", is_flag=True, help="Like --wait, with the output of rank 0.")

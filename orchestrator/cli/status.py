@@ -1,0 +1,27 @@
+"""`orchestrate status`: the state of runs, each scheduler asked once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from orchestrator.cli import render
+from orchestrator.cli.options import json_option
+from orchestrator.submit.runs import all_runs, find_run, statuses
+
+
+@click.command("status")
+@click.argument("runs", nargs=-1)
+@json_option
+def command(runs: tuple[str, ...], as_json: bool) -> None:
+    """Show the state of RUNS, or of all runs under ./runs."""
+    cwd = Path.cwd()
+    found = [find_run(run, cwd=cwd) for run in runs] or all_runs(cwd)
+    rows = statuses(found)
+    if as_json:
+        click.echo(render.as_json([row.as_json() for row in rows]))
+    elif rows:
+        click.echo(render.status_table(rows), nl=False)
+    else:
+        click.echo("no runs here yet: orchestrate submit RECIPE", err=True)

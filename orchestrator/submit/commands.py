@@ -1,0 +1,60 @@
+"""The only place on the login side that runs other programs: lists of words, a time-out, one-line errors."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from orchestrator.errors import Problem, SubmissionError
+
+
+def run_command(
+    argv: Sequence[str], *, timeout_s: float, env: Mapping[str, str] | None = None, cwd: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run `argv` and return its output, whatever its exit code.
+
+    Raises SubmissionError when there is no such program or it does not answer in `timeout_s`.
+    """
+    try:
+        return subprocess.run(
+            argv,
+            env=env,
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=timeout_s,
+            check=False,
+        )
+    except FileNotFoundError:
+        raise SubmissionError(missing_program(argv[0])) from None
+    except subprocess.TimeoutExpired:
+        what = f"no answer within {timeout_s:g} s"
+        raise SubmissionError(Problem(argv[0], what, "is the controller up? try again in a minute")) from None
+
+
+def start_detached(argv: Sequence[str], *, log: Path, env: Mapping[str, str]) -> int:
+    """Start `argv` in a session of its own, output appended to `log` (0600), and return its pid at once."""
+    fd = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    try:
+        process = subprocess.Popen(
+            argv, env=env, stdin=subprocess.DEVNULL, stdout=fd, stderr=fd, start_new_session=True, close_fds=True
+        )
+    finally:
+        os.close(fd)
+    process.returncode = 0  # it outlives us on purpose: no ResourceWarning, no zombie reaping by this object
+    return process.pid
+
+
+def missing_program(name: str) -> Problem:
+    """The one line for a program that is not on PATH."""
+    return Problem(name, "not found on PATH", "load the cluster's module, or choose a profile whose scheduler is local")
+
+
+def find_program(name: str) -> str | None:
+    """The path of `name` on PATH, or None."""
+    return shutil.which(name)

@@ -1,0 +1,167 @@
+"""From a recipe on disk to everything that would be submitted, without writing anything; then the run directory.
+
+`orchestrate plan` stops after `prepare`; `orchestrate submit` writes what was prepared, byte for byte.
+"""
+
+from __future__ import annotations
+
+import getpass
+import hashlib
+import shutil
+import sys
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain, count
+from pathlib import Path
+from typing import Any
+
+from orchestrator.cluster import LOCAL, Cluster
+from orchestrator.errors import Problem, RunError
+from orchestrator.files import make_private_dir, read_json, write_atomically, write_json
+from orchestrator.launch.job_script import job_script
+from orchestrator.machine import detect_accelerator
+from orchestrator.plan.plan import Plan, make_plan, plan_to_json, requested_allocation
+from orchestrator.plan.resources import check_resources
+from orchestrator.profile import read_profile
+from orchestrator.recipe.fingerprint import fingerprint
+from orchestrator.recipe.read import ReadRecipe, read_recipe
+from orchestrator.recipe.targets import check_targets
+from orchestrator.run_dir import RunDir
+from orchestrator.submit.snapshot import Snapshot, git_facts, take_snapshot, write_snapshot
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run that could be submitted: what it is, what it would do, and the script that would start it."""
+
+    read: ReadRecipe
+    cluster: Cluster
+    plan: Plan
+    snapshot: Snapshot
+    fingerprint: str
+    run_dir: RunDir
+    script: str
+    tracking: dict[str, str]
+
+
+def prepare(recipe_path: Path, *, overrides: Sequence[str], profile: Path | None, cwd: Path) -> Prepared:
+    """Read, check and plan a recipe for a cluster. Raises RecipeError or ClusterError with all problems at once."""
+    cluster = LOCAL if profile is None else read_profile(profile)
+    read = read_recipe(recipe_path, overrides)
+    read.refuse([*check_targets(read.recipe, read.folder), *check_resources(read.recipe.resources, cluster)])
+    snapshot = take_snapshot(read.folder)
+    identity = fingerprint(read.recipe, snapshot.digest)
+    run_dir = RunDir(first_free(cwd / "runs" / f"{read.recipe.name}-{identity[:8]}"))
+    plan = plan_for(read, cluster)
+    return Prepared(
+        read=read,
+        cluster=cluster,
+        plan=plan,
+        snapshot=snapshot,
+        fingerprint=identity,
+        run_dir=run_dir,
+        script=script_for(read, plan, cluster, run_dir),
+        tracking=tracking_store(read, cwd),
+    )
+
+
+def plan_for(read: ReadRecipe, cluster: Cluster) -> Plan:
+    """The plan on the allocation that the recipe asks for."""
+    accelerator = detect_accelerator(cluster.accelerator)
+    allocation = requested_allocation(read.recipe, cluster, accelerator=accelerator)
+    return make_plan(read.recipe, cluster, allocation, where=read.place_of("batch.effective"))
+
+
+def script_for(read: ReadRecipe, plan: Plan, cluster: Cluster, run_dir: RunDir) -> str:
+    """The job script of a run; its interpreter is the one that runs now."""
+    return job_script(read.recipe.resources, plan, cluster, run_dir=run_dir.path, python=sys.executable)
+
+
+def first_free(path: Path) -> Path:
+    """`path`, or `path.1`, `path.2`, ...: the first that does not exist yet."""
+    names = (path.with_name(f"{path.name}.{k}") for k in count(1))
+    return next(name for name in chain((path,), names) if not name.exists())
+
+
+def tracking_store(read: ReadRecipe, cwd: Path) -> dict[str, str]:
+    """Where the MLflow run will live: an absolute URI, and the experiment's name."""
+    tracking = read.recipe.tracking
+    return {
+        "uri": tracking.uri or f"sqlite:///{cwd / 'mlflow.db'}",
+        "experiment": tracking.experiment or read.recipe.name,
+    }
+
+
+def write_run(prepared: Prepared, *, cwd: Path) -> None:
+    """Create the run directory with all that a job needs; on failure nothing of it stays."""
+    run_dir = prepared.run_dir
+    try:
+        make_private_dir(run_dir.path.parent)
+        make_private_dir(run_dir.path, exist_ok=False)
+    except OSError as error:
+        what = f"cannot be created: {error.strerror}"
+        raise RunError(Problem(str(run_dir.path), what, "change to a directory you may write to")) from None
+    try:
+        for folder in (run_dir.snapshot, run_dir.journal, run_dir.forward, run_dir.checkpoints, run_dir.job_logs):
+            make_private_dir(folder)
+        write_snapshot(prepared.snapshot, run_dir)
+        write_json(run_dir.run, _identity(prepared, cwd))
+        write_submission(run_dir, prepared.read, prepared.cluster, prepared.plan, prepared.script)
+    except BaseException:
+        shutil.rmtree(run_dir.path, ignore_errors=True)
+        raise
+
+
+def write_submission(run_dir: RunDir, read: ReadRecipe, cluster: Cluster, plan: Plan, script: str) -> None:
+    """Write what one submission of a run consists of: the first one, or a resume of it."""
+    write_atomically(run_dir.recipe, read.stored)
+    write_json(run_dir.environment, read.environment)
+    write_json(run_dir.cluster, cluster.model_dump(mode="json"))
+    write_json(run_dir.plan, plan_to_json(plan))
+    write_atomically(run_dir.job_script, script, mode=0o700)
+
+
+def write_job(run_dir: RunDir, *, backend: str, job_id: str) -> None:
+    """Write down which job the run was handed to, and which attempt will be its first."""
+    last = run_dir.last_attempt()
+    job = {
+        "backend": backend,
+        "job_id": job_id,
+        "submitted_at": time.time(),
+        "script_sha256": hashlib.sha256(run_dir.job_script.read_bytes()).hexdigest(),
+        "first_attempt": 0 if last is None else last.number + 1,
+    }
+    write_json(run_dir.job, job)
+
+
+def _identity(prepared: Prepared, cwd: Path) -> dict[str, Any]:
+    return {
+        "schema": 1,
+        "uid": uuid.uuid4().hex,
+        "name": prepared.read.recipe.name,
+        "fingerprint": prepared.fingerprint,
+        "created_at": time.time(),
+        "tracking": prepared.tracking,
+        "user": getpass.getuser(),
+        "cwd": str(cwd),
+        "git": git_facts(prepared.snapshot.folder),
+    }
+
+
+def changed_sections(before: ReadRecipe, after: ReadRecipe) -> list[str]:
+    """Dotted keys of a recipe's sections that differ, `batch` by its fields."""
+    old, new = before.recipe, after.recipe
+    keys = [name for name in type(old).model_fields if name != "batch" and getattr(old, name) != getattr(new, name)]
+    batch = [name for name in type(old.batch).model_fields if getattr(old.batch, name) != getattr(new.batch, name)]
+    return keys + [f"batch.{name}" for name in batch]
+
+
+def read_identity(run_dir: RunDir) -> dict[str, Any]:
+    """What run.json says. Raises RunError for a directory that is not a run."""
+    identity = read_json(run_dir.run)
+    if not isinstance(identity, dict):
+        what = "not a run directory: it has no run.json"
+        raise RunError(Problem(str(run_dir.path), what, "see `orchestrate status`"))
+    return identity

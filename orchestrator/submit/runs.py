@@ -1,0 +1,157 @@
+"""The runs there are: found by name, and told what state each is in, with one question to each scheduler."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from orchestrator.errors import Problem, RunError, did_you_mean
+from orchestrator.files import decode_record, read_json
+from orchestrator.run_dir import AttemptDir, RunDir
+from orchestrator.submit.backend import JobState, backend_named
+
+RunState = Literal["prepared", "pending", "running", "done", "stopped", "failed", "lost", "unknown"]
+"""lost: the job has ended and left no verdict; unknown: the scheduler does not answer, or knows nothing yet."""
+
+ALIVE: frozenset[RunState] = frozenset({"pending", "running", "unknown"})
+_TAIL_BYTES = 1 << 16
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """What is known of a run without asking anybody but its own files and the scheduler."""
+
+    run_dir: str
+    name: str
+    state: RunState
+    job_id: str | None
+    attempt: int | None
+    step: int | None
+    num_steps: int | None
+    nodes: tuple[str, ...]
+    reason: str
+    metrics: dict[str, float]
+    mlflow_run_id: str | None
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def find_run(word: str, *, cwd: Path) -> RunDir:
+    """The run that `word` means: its directory, its name under `runs/`, or an unambiguous beginning of that name.
+
+    Raises RunError naming the candidates.
+    """
+    path = Path(word)
+    for candidate in (path, cwd / "runs" / word):
+        if (candidate / "run.json").is_file():
+            return RunDir(candidate.absolute())
+    if path.is_dir():
+        raise RunError(Problem(word, "not a run directory: it has no run.json", "see `orchestrate status`"))
+    names = [run.path.name for run in all_runs(cwd)]
+    matches = [name for name in names if name.startswith(word)]
+    if len(matches) == 1:
+        return RunDir((cwd / "runs" / matches[0]).absolute())
+    if matches:
+        raise RunError(Problem(word, f"{len(matches)} runs begin like this", f"choose one of: {', '.join(matches)}"))
+    fix = did_you_mean(word, names) if names else "submit a recipe first"
+    raise RunError(Problem(word, f"no such run in {cwd / 'runs'}", fix))
+
+
+def all_runs(cwd: Path) -> list[RunDir]:
+    """Every run under `<cwd>/runs`, oldest first."""
+    found = [RunDir(path.parent.absolute()) for path in (cwd / "runs").glob("*/run.json")]
+    return sorted(found, key=lambda run: (run.run.stat().st_mtime, run.path.name))
+
+
+def same_fingerprint(run_dir: RunDir) -> list[RunDir]:
+    """Runs beside `run_dir` whose name has the same fingerprint: earlier submissions of the same science."""
+    base = run_dir.path.name.partition(".")[0]
+    return [run for run in all_runs(run_dir.path.parent.parent) if run.path.name.partition(".")[0] == base]
+
+
+def statuses(runs: Sequence[RunDir]) -> list[RunStatus]:
+    """The state of each run; each scheduler is asked once for all of its jobs."""
+    states = job_states([run for run in runs if _verdict(run, _job(run)) is None])
+    return [status_of(run, states.get(run, "unknown")) for run in runs]
+
+
+def attempt_of_job(run: RunDir, job: dict[str, Any]) -> AttemptDir | None:
+    """The last attempt that the run's present job has made."""
+    last = run.last_attempt()
+    return last if last is not None and last.number >= job.get("first_attempt", 0) else None
+
+
+def job_states(runs: Sequence[RunDir]) -> dict[RunDir, JobState]:
+    """What the schedulers say of the runs' present jobs; runs that were never handed over are left out."""
+    groups: dict[tuple[str, str | None], dict[RunDir, str]] = {}
+    for run in runs:
+        job = _job(run)
+        if job:
+            slurm_conf = (read_json(run.cluster) or {}).get("slurm_conf")
+            groups.setdefault((job["backend"], slurm_conf), {})[run] = job["job_id"]
+    found: dict[RunDir, JobState] = {}
+    for (backend, slurm_conf), ids in groups.items():
+        states = backend_named(backend, slurm_conf=slurm_conf).states(list(ids.values()))
+        found |= {run: states[job_id] for run, job_id in ids.items()}
+    return found
+
+
+def _job(run: RunDir) -> dict[str, Any]:
+    job = read_json(run.job)
+    return job if isinstance(job, dict) else {}
+
+
+def _verdict(run: RunDir, job: dict[str, Any]) -> dict[str, Any] | None:
+    attempt = attempt_of_job(run, job)
+    verdict = read_json(attempt.verdict) if attempt else None
+    return verdict if isinstance(verdict, dict) and verdict.get("final") else None
+
+
+def status_of(run: RunDir, state: JobState) -> RunStatus:
+    """What the run's files say, and its scheduler's word for the job where they say nothing of an end."""
+    job = _job(run)
+    verdict = _verdict(run, job)
+    attempt = attempt_of_job(run, job)
+    driver = (read_json(attempt.driver) if attempt else None) or {}
+    plan = read_json(run.plan) or {}
+    tail = _last_metrics(run)
+    reached = tail.get("step") if verdict is None or verdict.get("step") is None else verdict["step"]
+    return RunStatus(
+        run_dir=str(run.path),
+        name=run.path.name,
+        state=_run_state(job, verdict, state),
+        job_id=job.get("job_id") or driver.get("job_id"),
+        attempt=attempt.number if attempt else None,
+        step=reached,
+        num_steps=plan.get("schedule", {}).get("num_steps"),
+        nodes=tuple(driver.get("nodes", ())),
+        reason=verdict["reason"] if verdict else "",
+        metrics=(verdict or {}).get("metrics") or tail.get("values", {}),
+        mlflow_run_id=(read_json(run.mlflow) or {}).get("run_id"),
+    )
+
+
+def _run_state(job: dict[str, Any], verdict: dict[str, Any] | None, state: JobState) -> RunState:
+    if verdict is not None:
+        outcome: RunState = verdict["outcome"]
+        return outcome
+    if not job:
+        return "prepared"
+    return "lost" if state == "ended" else state
+
+
+def _last_metrics(run: RunDir) -> dict[str, Any]:
+    """The last training record of rank 0, from the end of its newest journal file: cost does not grow with the run."""
+    files = sorted(run.journal.glob("*.rank-0.log"))
+    if not files:
+        return {}
+    with files[-1].open("rb") as file:
+        file.seek(max(0, files[-1].stat().st_size - _TAIL_BYTES))
+        lines = file.read().split(b"\n")
+    for record in filter(None, map(decode_record, reversed(lines))):
+        if record.get("kind") == "metrics" and "train/loss" in record.get("values", {}):
+            return record
+    return {}

@@ -1,0 +1,148 @@
+"""Slurm as a backend: submitit's SlurmExecutor carries our own script. The only submitit import, made when submitting.
+
+Two private methods of submitit are used, which is why its version is pinned below the next minor:
+`_make_submission_file_text` is overridden (our bytes, no pickle is written or read), `_submit_command` is called.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from orchestrator.errors import Problem, SubmissionError
+from orchestrator.files import make_private_dir
+from orchestrator.run_dir import RunDir
+from orchestrator.submit.backend import JobState
+from orchestrator.submit.commands import find_program, missing_program, run_command
+
+SCRUBBED = ("SLURM_", "SBATCH_", "SALLOC_", "PMI_", "PMIX_")
+"""Variables that a surrounding job leaves behind and sbatch would obey; all but SLURM_CONF are removed."""
+
+REFUSALS = (
+    (re.compile(r"invalid partition", re.I), "resources.partition", "write one that `sinfo -s` lists"),
+    (re.compile(r"invalid account", re.I), "resources.account", "write one that `sacctmgr show assoc` lists"),
+    (re.compile(r"invalid qos", re.I), "resources.qos", "write one that `sacctmgr show qos` lists"),
+    (re.compile(r"invalid feature|constraint", re.I), "resources.constraint", "write what `sinfo -o %f` lists"),
+    (re.compile(r"generic resource|gres", re.I), "resources.gpus_per_node", "ask for what the nodes have"),
+    (re.compile(r"time limit", re.I), "resources.walltime", "write one within the limit"),
+    (re.compile(r"memory", re.I), "resources.memory", "ask for less memory per node"),
+    (re.compile(r"node count|node configuration|cpu count", re.I), "resources", "ask for what exists"),
+)
+"""Slurm's words for a refusal, the recipe's key they are about, and what to write instead."""
+
+_PENDING = frozenset({"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "SPECIAL_EXIT", "SUSPENDED"})
+_RUNNING = frozenset({"RUNNING", "COMPLETING", "STAGE_OUT", "RESIZING", "SIGNALING", "STOPPED"})
+
+
+class SlurmBackend:
+    """sbatch by way of submitit; squeue, sacct and scancel asked once for all jobs."""
+
+    name = "slurm"
+
+    def __init__(self, slurm_conf: str | None) -> None:
+        self._slurm_conf = slurm_conf
+
+    def check(self) -> None:
+        for program in ("sbatch", "srun"):
+            if find_program(program) is None:
+                raise SubmissionError(missing_program(program))
+        if self._slurm_conf and not Path(self._slurm_conf).is_file():
+            what = "no such file: the profile's slurm_conf"
+            raise SubmissionError(Problem(self._slurm_conf, what, "start the cluster, or correct slurm_conf"))
+
+    def submit(self, run_dir: RunDir, environment: Mapping[str, str]) -> str:
+        from submitit import SlurmExecutor
+        from submitit.core.utils import FailedJobError, FailedSubmissionError
+
+        script = run_dir.job_script.read_text()
+
+        class ScriptExecutor(SlurmExecutor):
+            """Sends our script instead of one that unpickles a function."""
+
+            def _make_submission_file_text(self, command: str, uid: str) -> str:
+                return script
+
+        with self._scrubbed_environment(environment), contextlib.redirect_stderr(io.StringIO()):
+            try:
+                executor = ScriptExecutor(make_private_dir(run_dir.path / "sbatch"))
+                return str(executor._submit_command("").job_id)
+            except (FailedJobError, FailedSubmissionError) as error:
+                raise SubmissionError(refusal(str(error))) from None
+
+    def states(self, job_ids: Sequence[str]) -> dict[str, JobState]:
+        """One squeue for the living and, when some are not in it, one sacct for the rest."""
+        known: dict[str, JobState] = dict.fromkeys(job_ids, "unknown")
+        if not job_ids:
+            return known
+        known.update(self._ask(("squeue", "--noheader", "--states=all", "--format=%A|%T"), job_ids, "--jobs="))
+        missing = [job_id for job_id, state in known.items() if state == "unknown"]
+        if missing:
+            sacct = ("sacct", "--noheader", "--parsable2", "--allocations", "--format=JobIDRaw,State")
+            known.update(self._ask(sacct, missing, "--jobs="))
+        return known
+
+    def cancel(self, job_id: str) -> None:
+        """SIGTERM to the job's steps, which save and end; a job that waits in the queue is removed from it."""
+        pending = self.states([job_id])[job_id] == "pending"
+        argv = ("scancel", job_id) if pending else ("scancel", "--signal=TERM", job_id)
+        done = run_command(argv, timeout_s=30, env=self._environment())
+        if done.returncode:
+            raise SubmissionError(Problem(f"job {job_id}", one_line(done.stderr), "see `squeue --me`"))
+
+    def _ask(self, argv: Sequence[str], job_ids: Sequence[str], flag: str) -> dict[str, JobState]:
+        try:
+            done = run_command((*argv, f"{flag}{','.join(job_ids)}"), timeout_s=30, env=self._environment())
+        except SubmissionError:
+            return {}
+        rows = (line.split("|") for line in done.stdout.splitlines() if "|" in line)
+        return {job_id: job_state(word) for job_id, word in rows if job_id in job_ids}
+
+    def _environment(self) -> dict[str, str]:
+        return clean_environment(os.environ, self._slurm_conf)
+
+    @contextlib.contextmanager
+    def _scrubbed_environment(self, environment: Mapping[str, str]) -> Iterator[None]:
+        """submitit takes its environment from this process: scrub it for as long as sbatch runs. Files are 0600."""
+        before, umask = dict(os.environ), os.umask(0o077)
+        os.environ.clear()
+        os.environ.update(self._environment() | dict(environment))
+        try:
+            yield
+        finally:
+            os.umask(umask)
+            os.environ.clear()
+            os.environ.update(before)
+
+
+def clean_environment(env: Mapping[str, str], slurm_conf: str | None) -> dict[str, str]:
+    """`env` without what a surrounding Slurm job left in it; SLURM_CONF stays, or is the profile's."""
+    clean = {key: value for key, value in env.items() if not key.startswith(SCRUBBED) or key == "SLURM_CONF"}
+    return clean | ({"SLURM_CONF": slurm_conf} if slurm_conf else {})
+
+
+def job_state(word: str) -> JobState:
+    """Slurm's state word (sacct may add 'by <uid>' or '+') as one of ours."""
+    state = word.split()[0].rstrip("+") if word.split() else ""
+    if state in _PENDING:
+        return "pending"
+    return "running" if state in _RUNNING else "ended"
+
+
+def refusal(text: str) -> Problem:
+    """sbatch's refusal as a problem, placed at the recipe's key where its words are known."""
+    line = one_line(text)
+    for words, key, fix in REFUSALS:
+        if words.search(line):
+            return Problem(key, f"sbatch refused: {line}", fix)
+    return Problem("sbatch", f"refused: {line}", "see `orchestrate plan --show script` for what was sent")
+
+
+def one_line(text: str) -> str:
+    """The last line of an error text without the program's prefix: Slurm puts the cause there."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    telling = [line for line in lines if "error:" in line] or lines or ["no reason given"]
+    return telling[-1].removeprefix("sbatch: ").removeprefix("scancel: ").removeprefix("error: ")

@@ -1,0 +1,118 @@
+"""Starting a run and starting it again: what `submit` and `resume` do once everything has been checked."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from orchestrator.cluster import Cluster
+from orchestrator.errors import Problem, RunError
+from orchestrator.files import read_json
+from orchestrator.plan.resources import check_resources
+from orchestrator.profile import read_profile
+from orchestrator.recipe.read import read_recipe
+from orchestrator.run_dir import RunDir
+from orchestrator.submit.backend import backend_for
+from orchestrator.submit.prepare import (
+    Prepared,
+    changed_sections,
+    plan_for,
+    read_identity,
+    script_for,
+    write_job,
+    write_run,
+    write_submission,
+)
+from orchestrator.submit.runs import ALIVE, same_fingerprint, statuses
+from orchestrator.submit.tracker import create_mlflow_run, mlflow_ui
+
+MAY_CHANGE = ("resources", "loader", "tracking", "batch.micro")
+"""What a resumed run may change: where and how fast it runs, never what it computes."""
+
+Say = Callable[[str], None]
+
+
+def start_run(prepared: Prepared, *, cwd: Path, again: bool, only_prepare: bool, say: Say) -> None:
+    """Write the run directory and hand its job script to the backend.
+
+    Raises RunError when the same science is running, or has ended and `again` is not given; SubmissionError when the
+    scheduler refuses, and then no run directory stays behind.
+    """
+    refuse_twice(prepared.run_dir, again=again)
+    backend = backend_for(prepared.cluster)
+    if not only_prepare:
+        backend.check()
+    write_run(prepared, cwd=cwd)
+    if only_prepare:
+        return
+    try:
+        _hand_over(prepared.run_dir, prepared.cluster, prepared.read.environment)
+    except BaseException:
+        shutil.rmtree(prepared.run_dir.path, ignore_errors=True)
+        raise
+    _track(prepared.run_dir, prepared.read.environment, say)
+
+
+def resume_run(run_dir: RunDir, *, overrides: Sequence[str], profile: Path | None, say: Say) -> None:
+    """Start a run again from its last checkpoint, on any allocation.
+
+    Raises RunError when it is still running or is done, or when an override would change the science.
+    """
+    read_identity(run_dir)
+    state = statuses([run_dir])[0].state
+    if state in ALIVE or state == "done":
+        what = "is done: there is nothing to resume" if state == "done" else f"is {state}"
+        raise RunError(Problem(str(run_dir.path), what, f"see `orchestrate status {run_dir.path.name}`"))
+    before = read_recipe(run_dir.recipe)
+    read = read_recipe(run_dir.recipe, overrides)
+    for key in changed_sections(before, read):
+        if key not in MAY_CHANGE:
+            what = "a resumed run may not change this: it would be another experiment"
+            raise RunError(Problem(key, what, f"resume may change {', '.join(MAY_CHANGE)}; or submit it as a new run"))
+    cluster = Cluster.model_validate(read_json(run_dir.cluster)) if profile is None else read_profile(profile)
+    read.refuse(check_resources(read.recipe.resources, cluster))
+    backend_for(cluster).check()
+    plan = plan_for(read, cluster)
+    write_submission(run_dir, read, cluster, plan, script_for(read, plan, cluster, run_dir))
+    run_dir.cancel.unlink(missing_ok=True)
+    _hand_over(run_dir, cluster, read.environment)
+    _track(run_dir, read.environment, say)
+
+
+def refuse_twice(run_dir: RunDir, *, again: bool) -> None:
+    """Raise RunError when an earlier run of the same science is alive, or has ended and `again` is not given."""
+    for status in statuses(same_fingerprint(run_dir)):
+        name = Path(status.run_dir).name
+        if status.state in ALIVE:
+            what = f"the same recipe is {status.state} already (job {status.job_id})"
+            raise RunError(Problem(status.run_dir, what, f"orchestrate logs -f {name}, or orchestrate cancel {name}"))
+        if status.state != "prepared" and not again:
+            what = f"the same recipe has run already ({status.state})"
+            other = "" if status.state == "done" else f"orchestrate resume {name}, or "
+            fix = f"{other}add --again to run it once more"
+            raise RunError(Problem(status.run_dir, what, fix))
+
+
+def facts_of(run_dir: RunDir) -> dict[str, Any]:
+    """What `submit --json` prints: where the run is, and where to look at it."""
+    identity = read_identity(run_dir)
+    return {
+        "run_dir": str(run_dir.path),
+        "job_id": (read_json(run_dir.job) or {}).get("job_id"),
+        "mlflow_run_id": (read_json(run_dir.mlflow) or {}).get("run_id"),
+        "mlflow_ui": mlflow_ui(identity["tracking"]["uri"]),
+    }
+
+
+def _track(run_dir: RunDir, environment: dict[str, str], say: Say) -> None:
+    if not create_mlflow_run(run_dir, environment):
+        uri = read_identity(run_dir)["tracking"]["uri"]
+        say(f"MLflow at {uri} does not answer; the run goes on, and its points are sent when MLflow is back")
+
+
+def _hand_over(run_dir: RunDir, cluster: Cluster, environment: dict[str, str]) -> None:
+    backend = backend_for(cluster)
+    job_id = backend.submit(run_dir, environment)
+    write_job(run_dir, backend=backend.name, job_id=job_id)

@@ -1,0 +1,96 @@
+"""`orchestrate plan`: the screen, the script, the JSON, the commands; and it leaves nothing behind."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+
+from tests.support.command_line import TINY, orchestrate
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def test_the_screen_says_what_would_run_and_nothing_is_written(tmp_path: Path) -> None:
+    done = orchestrate("plan", TINY, "--set", "resources.gpus_per_node=2", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    rows = {line[:10].strip(): " ".join(line[10:].split()) for line in done.stdout.splitlines()}
+    assert rows["topology"].startswith("1 node x 2 ")
+    assert rows["batch"] == "2 ranks x (8) = 16 samples exactly 1 accumulation step; no limit on the micro-batch"
+    assert rows["lr"] == "0.1 at batch 16 (as written: no base_batch) warm-up 32 samples = 2 steps, then cosine"
+    assert rows["data"] == "clouds 64 samples, 4 passes"
+    assert rows["horizon"] == "16 steps = 256 samples checkpoint every 5 minutes"
+    assert rows["run"].startswith("runs/tiny-")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_json_holds_the_plan_the_script_and_the_run_directory(tmp_path: Path) -> None:
+    done = orchestrate("plan", TINY, "--json", cwd=tmp_path)
+    facts = json.loads(done.stdout)
+    assert facts["plan"]["schedule"]["num_steps"] == 16
+    assert facts["script"].endswith(f"-m orchestrator.job {facts['run_dir']}\n")
+
+
+def test_the_torchrun_command_of_each_node_is_shown(tmp_path: Path) -> None:
+    done = orchestrate("plan", TINY, "--show", "torchrun", "--set", "resources.num_nodes=2", cwd=tmp_path)
+    commands = [shlex.split(line) for line in done.stdout.splitlines() if not line.startswith("#")]
+    assert ["--node-rank=0" in commands[0], "--node-rank=1" in commands[1], len(commands)] == [True, True, 2]
+    assert {"--nnodes=2", "--master-port=PORT", "--master-addr=HEAD_ADDRESS"} <= set(commands[0]) & set(commands[1])
+
+
+def test_the_resolved_recipe_is_shown_and_plans_alike(tmp_path: Path) -> None:
+    shown = orchestrate("plan", TINY, "--show", "recipe", "--set", "batch.effective=32", cwd=tmp_path).stdout
+    for file in TINY.parent.glob("*.py"):
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "again.yaml").write_text(shown)
+    done = orchestrate("plan", "again.yaml", "--json", cwd=tmp_path)
+    assert json.loads(done.stdout)["plan"]["batch"]["effective_batch_size"] == 32
+
+
+def test_a_profile_gives_partition_cores_and_directives(tmp_path: Path) -> None:
+    done = orchestrate("plan", TINY, "--cluster", ROOT / "cluster" / "dev.yaml", "--show", "script", cwd=tmp_path)
+    assert "#SBATCH --partition=debug\n" in done.stdout
+    assert "#SBATCH --gres=gpu:1\n" in done.stdout
+    assert "#SBATCH --cpus-per-task=2\n" in done.stdout
+
+
+def test_an_impossible_batch_is_one_problem_at_its_line_and_exit_code_2(tmp_path: Path) -> None:
+    done = orchestrate("plan", TINY, "--set", "resources.gpus_per_node=3", cwd=tmp_path)
+    assert done.returncode == 2
+    first, second = done.stderr.splitlines()
+    assert first.startswith(f"{TINY}:") and first.endswith("batch.effective: 16 cannot be shared evenly by 3 ranks")
+    assert second == "    use 15 or 18, a world of 2 or 4, or batch.on_indivisible: uneven (6 + 5 + 5)"
+
+
+def test_an_unknown_partition_is_named_with_the_one_that_was_meant(tmp_path: Path) -> None:
+    words = ("--cluster", ROOT / "cluster" / "dev.yaml", "--set", "resources.partition=debugg")
+    done = orchestrate("plan", TINY, *words, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [
+        "--set resources.partition=debugg: the profile 'dev' has no partition 'debugg'",
+        "    did you mean 'debug'?",
+    ]
+
+
+def test_a_missing_recipe_is_one_line_with_its_path(tmp_path: Path) -> None:
+    done = orchestrate("plan", "nowhere.yaml", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("nowhere.yaml: there is no such file")
+    assert "Traceback" not in done.stderr
+
+
+def test_a_misspelt_verb_is_answered_with_the_one_that_was_meant(tmp_path: Path) -> None:
+    done = orchestrate("sumbit", TINY, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "did you mean 'submit'?" in done.stderr
+
+
+def test_the_snapshot_is_refused_when_it_is_data_rather_than_code(tmp_path: Path) -> None:
+    for file in TINY.parent.iterdir():
+        if file.is_file():
+            (tmp_path / file.name).write_bytes(file.read_bytes())
+    with (tmp_path / "weights.bin").open("wb") as file:
+        file.truncate(60 * 1024**2)
+    done = orchestrate("plan", "tiny.yaml", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "too much to copy with every run" in done.stderr and "weights.bin" in done.stderr

@@ -1,0 +1,168 @@
+"""The Slurm backend against programs on PATH: what sbatch receives, what is asked, how refusals read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from orchestrator.errors import SubmissionError
+from orchestrator.submit.slurm import SlurmBackend, clean_environment, job_state, refusal
+from tests.support.command_line import TINY, orchestrate
+from tests.support.fake_slurm import FakeSlurm
+
+DEV = """
+name: fake
+scheduler: slurm
+accelerator: cpu
+gpu_request: gres
+partitions:
+  debug: {nodes: {num_nodes: 4, gpus: 4, cpus: 8}, default: true}
+"""
+
+
+@pytest.fixture
+def slurm(tmp_path: Path) -> FakeSlurm:
+    return FakeSlurm.install(tmp_path / "slurm")
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Path:
+    folder = tmp_path / "work"
+    folder.mkdir()
+    (folder / "fake.yaml").write_text(DEV)
+    return folder
+
+
+def submit(work: Path, slurm: FakeSlurm, *words: str, env: dict[str, str] | None = None) -> tuple[int, str, str]:
+    done = orchestrate(
+        "submit", TINY, "--cluster", "fake.yaml", "--json", *words, cwd=work, env={**slurm.environment, **(env or {})}
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_sbatch_gets_the_very_script_that_plan_printed(slurm: FakeSlurm, work: Path) -> None:
+    planned = orchestrate("plan", TINY, "--cluster", "fake.yaml", "--show", "script", cwd=work, env=slurm.environment)
+    code, out, err = submit(work, slurm)
+    assert code == 0, err
+    facts = json.loads(out)
+    assert slurm.received == planned.stdout.encode()
+    assert (Path(facts["run_dir"]) / "job.sh").read_bytes() == slurm.received
+    assert facts["job_id"] == "41"
+    assert facts["mlflow_ui"] == f"mlflow ui --backend-store-uri sqlite:///{work}/mlflow.db"
+    assert len(facts["mlflow_run_id"]) == 32
+
+
+def test_variables_of_a_surrounding_job_do_not_reach_sbatch_but_slurm_conf_does(slurm: FakeSlurm, work: Path) -> None:
+    env = {"SLURM_CONF": "/etc/slurm/here.conf", "SLURM_NTASKS": "7", "SBATCH_PARTITION": "other"}
+    code, _, err = submit(work, slurm, env=env)
+    assert code == 0, err
+    call = next(call for call in slurm.calls if call["program"] == "sbatch")
+    assert call["environment"] == {"SLURM_CONF": "/etc/slurm/here.conf"}
+
+
+def test_a_refused_job_leaves_no_run_directory_and_names_the_recipes_key(slurm: FakeSlurm, work: Path) -> None:
+    text = "sbatch: error: Batch job submission failed: Invalid account or account/partition combination specified\n"
+    slurm.answers({"sbatch": {"err": text, "code": 1}})
+    code, out, err = submit(work, slurm)
+    assert (code, out) == (3, "")
+    assert "resources.account: sbatch refused: Batch job submission failed: Invalid account" in err
+    assert list((work / "runs").iterdir()) == []
+    assert not (work / "mlflow.db").exists()
+
+
+def test_without_sbatch_on_path_submit_says_so_before_anything_is_written(work: Path) -> None:
+    done = orchestrate("submit", TINY, "--cluster", "fake.yaml", cwd=work, env={"PATH": "/nowhere"})
+    assert done.returncode == 3
+    assert "sbatch: not found on PATH" in done.stderr
+    assert not (work / "runs").exists()
+
+
+def test_the_same_science_still_in_the_queue_is_refused_with_its_run(slurm: FakeSlurm, work: Path) -> None:
+    code, out, err = submit(work, slurm)
+    assert code == 0, err
+    slurm.answers({"squeue": {"out": "41|PENDING\n"}})
+    code, _, err = submit(work, slurm, "--again")
+    assert code == 2
+    assert "the same recipe is pending already (job 41)" in err
+    assert json.loads(out)["run_dir"] in err
+    assert len(list((work / "runs").iterdir())) == 1
+
+
+def test_status_of_many_jobs_asks_squeue_once_and_sacct_once(slurm: FakeSlurm, work: Path) -> None:
+    for effective in (8, 16, 32):
+        code, _, err = submit(work, slurm, "--set", f"batch.effective={effective}")
+        assert code == 0, err
+    asked = len(slurm.calls_of("squeue"))
+    done = orchestrate("status", "--json", cwd=work, env=slurm.environment)
+    assert [row["state"] for row in json.loads(done.stdout)] == ["unknown"] * 3
+    assert len(slurm.calls_of("squeue")) == asked + 1
+    assert len(slurm.calls_of("sacct")) == 1
+
+
+def test_cancel_signals_the_steps_of_a_running_job_and_removes_a_waiting_one(
+    slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", slurm.environment["PATH"])
+    backend = SlurmBackend(None)
+    slurm.answers({"squeue": {"out": "41|RUNNING\n"}})
+    backend.cancel("41")
+    slurm.answers({"squeue": {"out": "41|PENDING\n"}})
+    backend.cancel("41")
+    assert slurm.calls_of("scancel") == [["--signal=TERM", "41"], ["41"]]
+
+
+def test_a_controller_that_does_not_answer_is_unknown_and_not_failed(
+    slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", slurm.environment["PATH"])
+    slurm.answers({"squeue": {"code": 1, "err": "squeue: error: unable to contact"}, "sacct": {"code": 1}})
+    assert SlurmBackend(None).states(["41"]) == {"41": "unknown"}
+
+
+def test_a_profile_whose_slurm_conf_is_missing_is_refused(slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", slurm.environment["PATH"])
+    with pytest.raises(SubmissionError, match="no such file: the profile's slurm_conf"):
+        SlurmBackend("/nowhere/slurm.conf").check()
+
+
+@pytest.mark.parametrize(
+    ("word", "state"),
+    [
+        ("PENDING", "pending"),
+        ("RUNNING", "running"),
+        ("COMPLETING", "running"),
+        ("COMPLETED", "ended"),
+        ("CANCELLED by 0", "ended"),
+        ("CANCELLED+", "ended"),
+        ("NODE_FAIL", "ended"),
+        ("TIMEOUT", "ended"),
+        ("REQUEUE_HOLD", "pending"),
+    ],
+)
+def test_slurms_words_become_one_of_four_states(word: str, state: str) -> None:
+    assert job_state(word) == state
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("sbatch: error: invalid partition specified: x\nsbatch: error: Batch job submission failed: Invalid partition "
+         "name specified", "resources.partition"),
+        ("sbatch: error: Batch job submission failed: Invalid qos specification", "resources.qos"),
+        ("sbatch: error: Batch job submission failed: Requested node configuration is not available", "resources"),
+        ("sbatch: error: Batch job submission failed: Invalid feature specification", "resources.constraint"),
+        ("sbatch: error: Invalid generic resource (gres) specification", "resources.gpus_per_node"),
+        ("sbatch: error: Memory specification can not be satisfied", "resources.memory"),
+        ("sbatch: error: something new", "sbatch"),
+    ],
+)  # fmt: skip
+def test_a_refusal_is_placed_at_the_key_it_is_about(text: str, key: str) -> None:
+    assert refusal(text).where == key
+
+
+def test_only_slurms_leftovers_are_scrubbed() -> None:
+    env = {"SLURM_JOB_ID": "1", "SBATCH_X": "2", "PMIX_RANK": "3", "SLURM_CONF": "c", "HOME": "/h"}
+    assert clean_environment(env, None) == {"SLURM_CONF": "c", "HOME": "/h"}
+    assert clean_environment(env, "/other") == {"SLURM_CONF": "/other", "HOME": "/h"}

@@ -1,0 +1,66 @@
+"""A Slurm made of small programs on PATH: each records its call, and answers as the real one would."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+PROGRAM = f"""#!{sys.executable}
+import json, os, pathlib, shutil, sys
+room = pathlib.Path({{room!r}})
+name = pathlib.Path(sys.argv[0]).name
+with (room / "calls.jsonl").open("a") as calls:
+    slurm = {{{{key: value for key, value in os.environ.items() if key.startswith(("SLURM", "SBATCH"))}}}}
+    calls.write(json.dumps({{{{"program": name, "argv": sys.argv[1:], "environment": slurm}}}}) + "\\n")
+answer = json.loads((room / "answers.json").read_text()).get(name, {{{{}}}})
+if name == "sbatch" and not answer.get("code"):
+    shutil.copy(sys.argv[-1], room / "received.sh")
+    print("Submitted batch job 41")
+print(answer.get("out", ""), end="")
+print(answer.get("err", ""), end="", file=sys.stderr)
+sys.exit(answer.get("code", 0))
+"""
+
+
+@dataclass(frozen=True)
+class FakeSlurm:
+    """A folder of programs to put on PATH, and what they were asked."""
+
+    room: Path
+
+    @classmethod
+    def install(cls, room: Path) -> FakeSlurm:
+        programs = room / "bin"
+        programs.mkdir(parents=True)
+        for name in ("sbatch", "srun", "squeue", "sacct", "scancel", "scontrol"):
+            program = programs / name
+            program.write_text(PROGRAM.format(room=str(room)))
+            program.chmod(0o700)
+        fake = cls(room)
+        fake.answers({})
+        return fake
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {"PATH": f"{self.room / 'bin'}{os.pathsep}{os.environ['PATH']}"}
+
+    def answers(self, answers: dict[str, dict[str, Any]]) -> None:
+        """What each program says: {"squeue": {"out": "41|RUNNING\\n", "err": "", "code": 0}}."""
+        (self.room / "answers.json").write_text(json.dumps(answers))
+
+    @property
+    def calls(self) -> list[dict[str, Any]]:
+        path = self.room / "calls.jsonl"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    def calls_of(self, program: str) -> list[list[str]]:
+        return [call["argv"] for call in self.calls if call["program"] == program]
+
+    @property
+    def received(self) -> bytes:
+        """The script that sbatch was given."""
+        return (self.room / "received.sh").read_bytes()
