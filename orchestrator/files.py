@@ -45,7 +45,7 @@ def write_atomically(path: Path, content: str | bytes, *, mode: int = PRIVATE_FI
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
@@ -85,7 +85,7 @@ def decode_record(line: bytes) -> dict[str, Any] | None:
 
 def read_records(path: Path, offset: int = 0) -> Iterator[tuple[dict[str, Any] | None, int]]:
     """Yield (record or None for a damaged line, offset after it) from `offset` on; an unfinished last line waits."""
-    with open(path, "rb") as file:
+    with path.open("rb") as file:
         file.seek(offset)
         for line in file:
             if not line.endswith(b"\n"):

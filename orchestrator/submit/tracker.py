@@ -15,6 +15,8 @@ from orchestrator.run_dir import RunDir
 from orchestrator.submit.commands import run_command
 
 CREATE_TIMEOUT_S = 20.0
+ANOTHER_FORWARDER = 3
+"""The forwarder's exit code when another one is at work on the run."""
 
 
 def create_mlflow_run(run_dir: RunDir, environment: Mapping[str, str]) -> bool:
@@ -25,8 +27,8 @@ def create_mlflow_run(run_dir: RunDir, environment: Mapping[str, str]) -> bool:
     deadline = time.monotonic() + CREATE_TIMEOUT_S
     env = {**os.environ, **environment}
     with contextlib.suppress(SubmissionError):
-        run_command(_forwarder(run_dir, "--create"), timeout_s=CREATE_TIMEOUT_S, env=env)
-        while not run_dir.mlflow.exists() and time.monotonic() < deadline:
+        done = run_command((*_forwarder(run_dir, "--create"), "--timeout-s=15"), timeout_s=CREATE_TIMEOUT_S, env=env)
+        while done.returncode == ANOTHER_FORWARDER and not run_dir.mlflow.exists() and time.monotonic() < deadline:
             time.sleep(0.2)
     return run_dir.mlflow.exists()
 

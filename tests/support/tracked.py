@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from collections.abc import Mapping
 from pathlib import Path
@@ -41,12 +42,21 @@ def windows(run_dir: Path) -> dict[int, list[int]]:
     return {step: [sample for _, ids in sorted(parts) for sample in ids] for step, parts in found.items()}
 
 
-def metric_rows(database: Path, key: str) -> list[tuple[int, float]]:
-    """(step, value) of every row MLflow holds for `key`, in the order of steps."""
-    with sqlite3.connect(f"file:{database}?mode=ro", uri=True) as connection:
-        rows = connection.execute("select step, value from metrics where key = ? order by step", (key,)).fetchall()
-    connection.close()
-    return [(int(step), float(value)) for step, value in rows]
+def metric_rows(database: Path, key: str, *, run_id: str | None = None) -> list[tuple[int, float]]:
+    """(step, value) of every row MLflow holds for `key`, of one run or of all, in the order of steps."""
+    query = "select step, value from metrics where key = ?1 and (?2 is null or run_uuid = ?2) order by step"
+    return [(int(step), float(value)) for step, value in _rows(database, query, (key, run_id))]
+
+
+def tag_of_run(database: Path, run_id: str, key: str) -> str:
+    """A tag of one run."""
+    rows = _rows(database, "select value from tags where run_uuid = ? and key = ?", (run_id, key))
+    return str(rows[0][0])
+
+
+def _rows(database: Path, query: str, values: tuple[str | None, ...]) -> list[tuple[Any, ...]]:
+    with contextlib.closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
+        return connection.execute(query, values).fetchall()
 
 
 def largest_difference(one: Mapping[int, float], other: Mapping[int, float]) -> float:

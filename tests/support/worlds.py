@@ -1,0 +1,163 @@
+"""Worlds of real ranks on loopback, started from run directories as the driver would write them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from orchestrator.cluster import LOCAL, Allocation
+from orchestrator.documents import dump_yaml
+from orchestrator.files import make_private_dir, read_json, write_atomically, write_json
+from orchestrator.plan.plan import make_plan, plan_to_json
+from orchestrator.recipe.read import recipe_from_stored
+from orchestrator.run_dir import AttemptDir, RunDir
+from orchestrator.tracking.journal import read_journal_dir
+
+ROOT = Path(__file__).parents[2]
+
+
+def make_run(folder: Path, recipe: Mapping[str, Any], code: Path) -> RunDir:
+    """A run directory in `folder` for `recipe`, with the modules of folder `code` as its snapshot."""
+    run = RunDir(make_private_dir(folder))
+    write_atomically(run.recipe, dump_yaml(recipe))
+    write_json(run.run, {"schema": 1, "uid": "0" * 32, "name": recipe["name"], "fingerprint": "f" * 64})
+    shutil.copytree(code, run.snapshot_recipe, ignore=shutil.ignore_patterns("__pycache__"))
+    return run
+
+
+def add_attempt(run: RunDir, world_size: int) -> AttemptDir:
+    """The next attempt, planned for `world_size` ranks on one node."""
+    last = run.last_attempt()
+    attempt = run.attempt(last.number + 1 if last else 0)
+    make_private_dir(attempt.logs)
+    recipe = recipe_from_stored(run.recipe.read_text(), str(run.recipe))
+    plan = make_plan(recipe, LOCAL, Allocation(num_nodes=1, gpus_per_node=world_size))
+    write_json(attempt.plan, plan_to_json(plan))
+    nodes = [{"name": "node1", "node_rank": 0, "argv": []}]
+    write_json(attempt.launch, {"attempt": attempt.number, "accelerator": "cpu", "nodes": nodes})
+    return attempt
+
+
+@dataclass
+class RunningWorld:
+    """The ranks of one attempt, each a process of its own."""
+
+    run: RunDir
+    attempt: AttemptDir
+    ranks: list[subprocess.Popen[bytes]]
+
+    def wait(self, timeout_s: float = 120) -> list[int]:
+        """The exit codes, by rank."""
+        return [rank.wait(timeout_s) for rank in self.ranks]
+
+    def wait_for_step(self, step: int, timeout_s: float = 60) -> None:
+        """Until the journal of this attempt shows that `step` was made."""
+        give_up_at = time.monotonic() + timeout_s
+        while max(metrics_of(self.run, "train/loss", attempt=self.attempt.number), default=0) < step:
+            assert time.monotonic() < give_up_at, self.log()
+            assert any(rank.poll() is None for rank in self.ranks), self.log()
+            time.sleep(0.02)
+
+    def signal(self, number: signal.Signals, *, rank: int) -> None:
+        self.ranks[rank].send_signal(number)
+
+    def log(self) -> str:
+        """What all ranks have printed."""
+        return "".join(path.read_text() for path in sorted(self.attempt.logs.iterdir()))
+
+
+@contextmanager
+def world_of(run: RunDir, world_size: int, **env: str) -> Iterator[RunningWorld]:
+    """Start the next attempt of `run` with `world_size` ranks; what still runs at the end of the block is killed."""
+    attempt = add_attempt(run, world_size)
+    port = free_port()
+    world = RunningWorld(run, attempt, [])
+    try:
+        for rank in range(world_size):
+            world.ranks.append(start_rank(run, attempt, rank, world_size, port, env))
+        yield world
+    finally:
+        for process in world.ranks:
+            process.kill()
+            process.wait()
+
+
+def start_rank(
+    run: RunDir, attempt: AttemptDir, rank: int, world_size: int, port: int, env: Mapping[str, str]
+) -> subprocess.Popen[bytes]:
+    """One rank in a session of its own, its output in its log."""
+    variables = {
+        **{name: str(rank) for name in ("RANK", "LOCAL_RANK")},
+        **{name: str(world_size) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE")},
+        "GROUP_RANK": "0",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "OMP_NUM_THREADS": "1",
+    }
+    with attempt.rank_log(rank).open("ab") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "orchestrator.worker", str(run.path), str(attempt.number)],
+            env={**os.environ, **variables, **env},
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+
+
+def run_world(run: RunDir, world_size: int, **env: str) -> AttemptDir:
+    """Run the next attempt to its end; every rank must end with status 0."""
+    with world_of(run, world_size, **env) as world:
+        codes = world.wait()
+        assert codes == [0] * world_size, world.log()
+        return world.attempt
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def metrics_of(run: RunDir, key: str, *, attempt: int | None = None) -> dict[int, float]:
+    """Values of a metric by step; of several, the first one, as MLflow keeps it."""
+    values: dict[int, float] = {}
+    for file, record in read_journal_dir(run.path):
+        if record["kind"] == "metrics" and key in record["values"] and attempt in (None, file.attempt):
+            values.setdefault(record["step"], float(record["values"][key]))
+    return values
+
+
+def sample_ids_of(run: RunDir) -> dict[int, list[int]]:
+    """The sample ids of every step, ranks and micro-batches in order; of the last attempt that made it."""
+    found: dict[int, dict[int, list[list[int]]]] = defaultdict(dict)
+    for file, record in read_journal_dir(run.path):
+        if record["kind"] == "window":
+            if file.rank == 0:
+                found[record["step"]] = {}
+            found[record["step"]][file.rank] = record["micro_batches"]
+    return {step: [i for rank in sorted(parts) for ids in parts[rank] for i in ids] for step, parts in found.items()}
+
+
+def events_of(run: RunDir, name: str) -> list[dict[str, Any]]:
+    """The details of every event of that name."""
+    return [r["detail"] for _, r in read_journal_dir(run.path) if r["kind"] == "event" and r["name"] == name]
+
+
+def failure_of(attempt: AttemptDir, rank: int = 0) -> dict[str, Any]:
+    """What a failing rank has left."""
+    failure: dict[str, Any] = read_json(attempt.error(rank))
+    return failure
