@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Iterator
-from pathlib import Path, PurePath
+from pathlib import Path
 
 import pytest
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from orchestrator.cluster import LOCAL, Allocation, Cluster, NodeType, Partition
-from orchestrator.launch.user_command import plan_values
+from orchestrator.cluster import Cluster, NodeType, Partition
 from orchestrator.patterns import WORDS
-from orchestrator.plan.plan import make_plan
 from orchestrator.recipe import schema
-from orchestrator.recipe.plan_names import PLAN_NAMES
-from orchestrator.recipe.read import read_recipe
 from orchestrator.validation import kind_at, kind_of
 
 ROOT = Path(__file__).parent.parent.parent
@@ -39,20 +33,6 @@ def test_every_field_has_a_description_and_what_is_required_an_example(name: str
 def test_every_pattern_has_words(name: str, field: FieldInfo) -> None:
     checks = kind_of(field.annotation, field=field).checks
     assert {check.pattern for check in checks if getattr(check, "pattern", None)} <= set(WORDS)
-
-
-def test_the_reference_is_what_the_schema_says() -> None:
-    script = [sys.executable, str(ROOT / "docs" / "generate_recipe.py")]
-    shown = subprocess.run(
-        script, capture_output=True, text=True, check=True, timeout=60, cwd=ROOT, env={"PYTHONPATH": str(ROOT)}
-    )
-    assert shown.stdout == (ROOT / "docs" / "recipe.md").read_text()
-    assert all(f"`{name}`" in shown.stdout for name in PLAN_NAMES)
-
-
-def test_the_launch_knows_every_name_that_a_command_may_ask_for() -> None:
-    recipe = read_recipe(ROOT / "tests" / "data" / "recipes" / "tiny.yaml").recipe
-    assert plan_values(make_plan(recipe, LOCAL, Allocation(1, 1)), PurePath("run")).keys() == PLAN_NAMES.keys()
 
 
 def test_what_may_stand_at_a_path_is_found_through_lists_mappings_and_choices() -> None:

@@ -1,0 +1,43 @@
+# `make check` is the test command of the README: it installs what it needs, then checks everything.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+
+.PHONY: check install lab-packages lint types imports test bench docs lab-up lab-down
+
+check: install lab-packages lint types imports test
+
+install: $(BIN)/.installed
+
+$(BIN)/.installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+lab-packages:
+	cluster/dev/install-packages
+
+lint:
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types:
+	$(BIN)/mypy
+
+imports:
+	$(BIN)/lint-imports --no-cache
+
+test:
+	$(BIN)/pytest
+
+bench:
+	$(BIN)/pytest -m bench -s
+
+docs:
+	for page in recipe cli readme; do $(BIN)/python docs/generate_$$page.py > docs/.$$page.new || exit 1; done
+	mv docs/.recipe.new docs/recipe.md
+	mv docs/.cli.new docs/cli.md
+	mv docs/.readme.new README.md
+
+lab-up lab-down:
+	cluster/dev/slurm $(@:lab-%=%)

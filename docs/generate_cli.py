@@ -1,0 +1,43 @@
+"""Print docs/cli.md, made from the verbs' own help: `python docs/generate_cli.py > docs/cli.md`."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from orchestrator.cli.__main__ import VERBS, orchestrate
+
+HEAD = """\
+# Command reference
+
+<!-- Made by docs/generate_cli.py from the help texts; a test compares them. -->
+
+stdout carries data (a plan, a run directory, JSON with `--json`); stderr carries talk. RUN is a run directory, its name
+under `./runs`, or an unambiguous beginning of that name.
+
+| Exit code | Meaning |
+|---|---|
+| 0 | done |
+| 1 | a bug, or the world failed |
+| 2 | your input |
+| 3 | the scheduler refused |
+| 4 | the run failed while being waited for |
+| 130 | Ctrl-C |
+"""
+
+
+def reference() -> str:
+    """The whole page: a section a verb, its help as the terminal shows it at 100 columns."""
+    parent = click.Context(orchestrate, info_name="orchestrate", max_content_width=100, terminal_width=100)
+    sections = [HEAD]
+    for verb in VERBS:
+        command = orchestrate.get_command(parent, verb)
+        assert command is not None
+        context = click.Context(command, info_name=verb, parent=parent, max_content_width=100, terminal_width=100)
+        sections.append(f"## orchestrate {verb}\n\n```\n{command.get_help(context)}\n```\n")
+    return "\n".join(sections)
+
+
+if __name__ == "__main__":
+    sys.stdout.write(reference())
