@@ -5,7 +5,8 @@ OrchestratorError              anything the user is told in one or two lines; a 
 ├── ClusterError       exit 2  the cluster profile, or what it promises
 ├── RunError           exit 2  the run directory: missing, busy, unwritable, of another run
 ├── SubmissionError    exit 3  the scheduler refused, or is not there
-└── LaunchError        exit 1  the world could not be started on the nodes it was given
+├── LaunchError        exit 1  the world could not be started on the nodes it was given
+└── TrainingError      exit 1  training cannot go on: a loss that is not finite, counts that disagree
 """
 
 from __future__ import annotations
@@ -59,6 +60,10 @@ class SubmissionError(OrchestratorError):
 
 
 class LaunchError(OrchestratorError):
+    exit_code = 1
+
+
+class TrainingError(OrchestratorError):
     exit_code = 1
 
 

@@ -99,5 +99,3 @@ def test_one_node_on_this_machine_is_the_machine() -> None:
     recipe = recipe_of({"gpus_per_node": 2, "cpus_per_gpu": 4})
     allocation = allocation_local(recipe, accelerator="cpu", host="box", usable_cpus=2)
     assert allocation == Allocation(1, 2, 8, ("box",), "cpu")
-
-

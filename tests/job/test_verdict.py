@@ -136,7 +136,7 @@ def test_the_rank_that_failed_first_is_named(evidence: Evidence, rank: int, node
 
 
 def test_a_plain_script_that_raises_is_quoted() -> None:
-    log = 'hello\nTraceback (most recent call last):\n  File "a.py", line 1, in <module>\n    boom()\nKeyError: \'x\'\n'
+    log = "hello\nTraceback (most recent call last):\n  File \"a.py\", line 1, in <module>\n    boom()\nKeyError: 'x'\n"
     verdict = judge(with_failed(node1=((1, 1),)), lambda rank: log)
     assert verdict.reason == "rank 1 on node1 ended with exit code 1: KeyError: 'x'"
     assert verdict.last_lines == ("hello", "KeyError: 'x'")

@@ -1,0 +1,107 @@
+"""Validation on all ranks: every sample exactly once, sums and counts added in fp64."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import accumulate
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
+
+from orchestrator.plan.batch import balanced
+from orchestrator.recipe.schema import Loader
+from orchestrator.worker.data import Datasets, Draw
+from orchestrator.worker.loader import MicroBatches, data_loader
+from orchestrator.worker.loss import Objective, SumAndCount
+from orchestrator.worker.precision import Precision, call_model
+from orchestrator.worker.preemption import STOP_SIGNALS, StopRequest, agreed_signal
+from orchestrator.worker.world import Peers
+
+
+class Evaluator:
+    """Loss and metrics on validation sets, each shared among the ranks in contiguous parts."""
+
+    def __init__(
+        self,
+        sets: Mapping[str, Datasets],
+        objective: Objective,
+        precision: Precision,
+        peers: Peers,
+        options: Loader,
+        *,
+        largest_batch: int,
+    ) -> None:
+        self._functions: dict[str, SumAndCount] = {"loss": objective.loss, **objective.metrics}
+        self._precision = precision
+        self._peers = peers
+        self._num_samples = sum(map(len, sets.values()))
+        self._num_evaluated = 0
+        world = peers.world
+        self._loaders: dict[str, DataLoader[Any]] = {
+            name: data_loader(
+                part,
+                share_of(len(part), world_size=world.world_size, rank=world.rank, largest_batch=largest_batch),
+                options,
+                device=peers.device,
+                persistent=True,
+            )
+            for name, part in sets.items()
+        }
+
+    @property
+    def has_sets(self) -> bool:
+        return bool(self._loaders)
+
+    def run(self, model: torch.nn.Module, stop: StopRequest) -> tuple[dict[str, float] | None, str | None]:
+        """The metrics by their journal names, and the signal that any rank has seen.
+
+        A signal cuts the evaluation short on the rank that sees it; where samples are missing in the end, the metrics
+        are None on all ranks.
+        """
+        self._num_evaluated = 0
+        model.eval()
+        with torch.no_grad():
+            sums = [self._sums(model, loader, stop) for loader in self._loaders.values()]
+        model.train()
+        *numbers, num_evaluated = self._peers.sum(torch.stack(sums).flatten(), *stop.as_votes(), self._num_evaluated)
+        complete = num_evaluated == self._num_samples
+        return dict(self._named(numbers)) if complete else None, agreed_signal(numbers[-len(STOP_SIGNALS) :])
+
+    def close(self) -> None:
+        """End the loader processes."""
+        self._loaders.clear()
+
+    def _sums(self, model: torch.nn.Module, loader: DataLoader[Any], stop: StopRequest) -> torch.Tensor:
+        """This rank's (sum, count) of every function: fp64, shape (functions, 2). A rank without samples has zeros."""
+        sums = torch.zeros(len(self._functions), 2, dtype=torch.float64, device=self._peers.device)
+        for batch in MicroBatches(loader):
+            if stop.is_set:
+                break
+            inputs, targets = self._precision.place((batch.inputs, batch.targets))
+            with self._precision.forward_context():
+                outputs = call_model(model, inputs)
+                pairs = [function(outputs, targets) for function in self._functions.values()]
+            for row, (value, count) in zip(sums, pairs, strict=True):
+                row[0] += value
+                row[1] += count
+            self._num_evaluated += batch.num_samples
+        return sums
+
+    def _named(self, numbers: list[float]) -> Iterator[tuple[str, float]]:
+        """`val/accuracy`, or `val/<set>/accuracy` where there are several sets; nothing where nothing counted."""
+        pairs = iter(zip(numbers[::2], numbers[1::2], strict=True))
+        for name in self._loaders:
+            prefix = f"val/{name}" if len(self._loaders) > 1 else "val"
+            for metric in self._functions:
+                value, count = next(pairs)
+                if count:
+                    yield f"{prefix}/{metric}", value / count
+
+
+def share_of(num_samples: int, *, world_size: int, rank: int, largest_batch: int) -> list[Draw]:
+    """The draws of `rank`: a contiguous part of the set in its own order, none where ranks outnumber samples."""
+    ends = list(accumulate(balanced(num_samples, world_size), initial=0))
+    share = range(ends[rank], ends[rank + 1])
+    parts = (tuple(share[first : first + largest_batch]) for first in range(0, len(share), largest_batch))
+    return [Draw(ids, ids, len(ids)) for ids in parts]

@@ -1,0 +1,65 @@
+"""What an attempt is given: the run directory's files, read once and checked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from orchestrator.errors import Problem, RunError
+from orchestrator.files import read_json
+from orchestrator.plan.mixture import SampleOrder, order_of
+from orchestrator.plan.plan import Plan, plan_from_json
+from orchestrator.recipe.read import recipe_from_stored
+from orchestrator.recipe.schema import Recipe
+from orchestrator.run_dir import AttemptDir, RunDir
+from orchestrator.worker.world import World
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """One rank's view of its attempt."""
+
+    run: RunDir
+    attempt: AttemptDir
+    recipe: Recipe
+    plan: Plan
+    fingerprint: str
+    node: str
+    accelerator: Literal["cuda", "cpu"]
+
+    @property
+    def order(self) -> SampleOrder:
+        return order_of(self.recipe.seed, [(dataset.name, dataset.num_samples) for dataset in self.recipe.datasets])
+
+
+def read_inputs(run: RunDir, attempt: AttemptDir, world: World) -> Inputs:
+    """The attempt's inputs. Raises RunError when a file is missing or the world is not the planned one."""
+    launch = _required(attempt.launch)
+    plan = plan_from_json(_required(attempt.plan))
+    if plan.topology.world_size != world.world_size:
+        what = f"planned for {plan.topology.world_size} ranks, and started with {world.world_size}"
+        raise RunError(Problem(str(attempt.plan), what, "start the ranks that launch.json says"))
+    return Inputs(
+        run=run,
+        attempt=attempt,
+        recipe=recipe_from_stored(_text(run.recipe), str(run.recipe)),
+        plan=plan,
+        fingerprint=_required(run.run)["fingerprint"],
+        node=launch["nodes"][world.node_rank]["name"],
+        accelerator=launch["accelerator"],
+    )
+
+
+def _required(path: Path) -> Any:
+    value = read_json(path)
+    if value is None:
+        raise RunError(Problem(str(path), "there is no such file", "start the attempt through its driver"))
+    return value
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except FileNotFoundError:
+        raise RunError(Problem(str(path), "there is no such file", "submit the recipe again")) from None

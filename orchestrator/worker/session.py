@@ -1,0 +1,164 @@
+"""One attempt on one rank: everything is built from the run directory, trained, and what happened is written down."""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch.nn.parallel import DistributedDataParallel
+
+from orchestrator.errors import Problem, RecipeError
+from orchestrator.files import write_json
+from orchestrator.run_dir import AttemptDir, RunDir
+from orchestrator.tracking.journal import Journal
+from orchestrator.worker.checkpoint import checkpoint_name
+from orchestrator.worker.data import Datasets, open_datasets
+from orchestrator.worker.evaluation import Evaluator
+from orchestrator.worker.inputs import Inputs, read_inputs
+from orchestrator.worker.loader import MicroBatches, data_loader
+from orchestrator.worker.loss import Objective
+from orchestrator.worker.optimizer import make_optimizer
+from orchestrator.worker.precision import Precision
+from orchestrator.worker.preemption import StopRequest
+from orchestrator.worker.progress import Cadences, Progress
+from orchestrator.worker.saver import Saver
+from orchestrator.worker.seeds import seed_torch
+from orchestrator.worker.targets import UserCode
+from orchestrator.worker.trainer import Trainer
+from orchestrator.worker.window_step import WindowStep
+from orchestrator.worker.windows import Windows
+from orchestrator.worker.world import Peers, World
+
+
+@dataclass(frozen=True)
+class UserParts:
+    """The user's code at work: what the recipe's targets made."""
+
+    model: torch.nn.Module
+    training: Datasets
+    validation: dict[str, Datasets]
+    objective: Objective
+
+
+def train(run: RunDir, attempt: AttemptDir, env: Mapping[str, str], stop: StopRequest) -> None:
+    """Train this attempt to its end or to a signal; rank 0 then leaves done.json or stop.json. Errors are raised."""
+    world = World.from_env(env)
+    inputs = read_inputs(run, attempt, world)
+    device = world.device(inputs.accelerator)
+    precision = Precision(inputs.recipe.precision, device)
+    parts = make_user_parts(inputs, precision)
+    with (
+        Journal(run.path, attempt=attempt.number, node=inputs.node, rank=world.rank) as journal,
+        world.connected(device) as peers,
+    ):
+        trainer = make_trainer(inputs, parts, precision, peers, journal, stop)
+        stopped_by = trainer.run()
+        if world.rank == 0:
+            write_outcome(attempt, trainer.progress, stopped_by)
+        trainer.batches.close()
+        trainer.evaluator.close()
+    end_children()
+
+
+def make_user_parts(inputs: Inputs, precision: Precision) -> UserParts:
+    """Call the recipe's targets. The model is initialised from the run's seed alone, alike on every rank."""
+    recipe, code = inputs.recipe, UserCode(inputs.run.snapshot_recipe)
+    assert recipe.model is not None, "a recipe for this loop has a model"
+    training = open_datasets(code, recipe.datasets, seed=recipe.seed, where="datasets")
+    validation = {
+        declared.name: open_datasets(code, [declared], seed=recipe.seed, where=f"validation {declared.name}")
+        for declared in recipe.validation
+    }
+    objective = Objective.of(recipe, code)
+    seed_torch(recipe.seed, precision.device)
+    model = code.build(recipe.model)
+    if not isinstance(model, torch.nn.Module):
+        what = f"{recipe.model.target} gave {type(model).__name__}"
+        raise RecipeError(Problem("model", what, "return a torch.nn.Module"))
+    return UserParts(precision.place_model(model), training, validation, objective)
+
+
+def make_trainer(
+    inputs: Inputs, parts: UserParts, precision: Precision, peers: Peers, journal: Journal, stop: StopRequest
+) -> Trainer:
+    """The loop, with weights and position from the newest good checkpoint if there is one."""
+    recipe, plan, world = inputs.recipe, inputs.plan, peers.world
+    optimizer = make_optimizer(parts.model.parameters(), recipe.optimizer)
+    saver = Saver(inputs, peers, parts.model, optimizer, precision.scaler(), inputs.order.digest())
+    progress = saver.restore(journal)
+    windows = Windows(
+        order=inputs.order,
+        total_samples=plan.schedule.total_samples,
+        effective_batch_size=plan.batch.effective_batch_size,
+        largest_micro_batch=plan.batch.largest_micro_batch,
+        world_size=world.world_size,
+        rank=world.rank,
+    )
+    draws = windows.draws_from(progress.consumed_samples if progress else 0)
+    return Trainer(
+        plan=plan,
+        cadences=Cadences.of(recipe, plan),
+        progress=progress or Progress(),
+        window_step=WindowStep(
+            model=_distributed(parts.model, precision.device),
+            optimizer=optimizer,
+            scaler=saver.scaler,
+            objective=parts.objective,
+            precision=precision,
+            windows=windows,
+            peers=peers,
+            clip_norm=recipe.optimizer.clip_norm,
+            seed=recipe.seed,
+        ),
+        batches=MicroBatches(data_loader(parts.training, draws, recipe.loader, device=precision.device)),
+        evaluator=_evaluator(inputs, parts, precision, peers),
+        journal=journal,
+        peers=peers,
+        stop=stop,
+        save=saver.save,
+        saved_at_step=progress.step if progress else None,
+        journal_ids=recipe.tracking.sample_ids,
+    )
+
+
+def _distributed(model: torch.nn.Module, device: torch.device) -> DistributedDataParallel:
+    ids = [device.index] if device.type == "cuda" else None
+    return DistributedDataParallel(model, device_ids=ids, gradient_as_bucket_view=True)
+
+
+def _evaluator(inputs: Inputs, parts: UserParts, precision: Precision, peers: Peers) -> Evaluator:
+    recipe = inputs.recipe
+    return Evaluator(
+        parts.validation,
+        parts.objective,
+        precision,
+        peers,
+        recipe.loader,
+        largest_batch=recipe.evaluation.batch or inputs.plan.batch.micro_batch_size,
+    )
+
+
+def write_outcome(attempt: AttemptDir, progress: Progress, stopped_by: str | None) -> None:
+    """done.json, or stop.json when a signal asked for the end. The checkpoint it names is committed."""
+    outcome = {
+        "step": progress.step,
+        "consumed_samples": progress.consumed_samples,
+        "checkpoint": checkpoint_name(progress.step),
+        "time": time.time(),
+    }
+    if stopped_by:
+        write_json(attempt.stop, {"signal": stopped_by, **outcome})
+    else:
+        metrics = {name: value if math.isfinite(value) else str(value) for name, value in progress.metrics.items()}
+        write_json(attempt.done, {**outcome, "metrics": metrics})
+
+
+def end_children() -> None:
+    """Kill loader processes that did not end when told to: they ignore SIGTERM, and exiting would wait for them."""
+    for child in multiprocessing.active_children():
+        if child.daemon:
+            child.kill()

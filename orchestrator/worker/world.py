@@ -1,0 +1,107 @@
+"""Who this rank is, and how it talks to the others."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.distributed as dist
+
+from orchestrator.errors import LaunchError, Problem
+
+_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT")
+_FIX = "start the ranks with torchrun, or set none of its variables"
+
+
+@dataclass(frozen=True)
+class World:
+    """One rank among `world_size`, as torchrun's environment says; the node's rank is torchrun's GROUP_RANK."""
+
+    rank: int
+    world_size: int
+    local_rank: int
+    local_world_size: int
+    node_rank: int
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str]) -> World:
+        """The world that `env` describes: all of torchrun's variables, or none of them for a world of one.
+
+        Raises LaunchError naming the variables that are missing, or the one that is no number.
+        """
+        missing = [name for name in _VARIABLES if name not in env]
+        if len(missing) == len(_VARIABLES):
+            return cls(0, 1, 0, 1, 0)
+        if missing:
+            what = f"{', '.join(missing)} not set, though {next(name for name in _VARIABLES if name in env)} is"
+            raise LaunchError(Problem("environment", what, _FIX))
+        return cls(*(_number(env, name) for name in _VARIABLES[:5]))
+
+    def device(self, accelerator: Literal["cuda", "cpu"]) -> torch.device:
+        """This rank's device. Raises LaunchError when there is no such GPU: nothing falls back silently."""
+        if accelerator == "cpu":
+            return torch.device("cpu")
+        if self.local_rank >= torch.cuda.device_count():
+            what = f"rank {self.rank} wants GPU {self.local_rank}, and torch sees {torch.cuda.device_count()}"
+            raise LaunchError(Problem("accelerator", what, "check the driver and the job's GPU request"))
+        return torch.device("cuda", self.local_rank)
+
+    @contextlib.contextmanager
+    def connected(self, device: torch.device) -> Iterator[Peers]:
+        """The process group of all ranks: nccl on GPUs, gloo on CPUs. A world of one needs no environment for it.
+
+        After an error it is left as it is: taking it down could wait for ranks that no longer answer.
+        """
+        backend = "nccl" if device.type == "cuda" else "gloo"
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+        if self.world_size == 1:
+            dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)  # type: ignore[attr-defined]
+        else:
+            dist.init_process_group(backend, rank=self.rank, world_size=self.world_size)
+        yield Peers(self, device)
+        dist.barrier()
+        dist.destroy_process_group()
+
+
+def _number(env: Mapping[str, str], name: str) -> int:
+    try:
+        return int(env[name])
+    except ValueError:
+        raise LaunchError(Problem("environment", f"{name}={env[name]!r} is not a number", _FIX)) from None
+
+
+@dataclass(frozen=True)
+class Peers:
+    """The connected ranks. Every method is a collective: all ranks call it, in the same order."""
+
+    world: World
+    device: torch.device
+
+    def sum(self, values: Sequence[float] | torch.Tensor, *more: float) -> list[float]:
+        """`values`, then `more`, each summed over all ranks in fp64: the same bits on every rank."""
+        vector = torch.as_tensor(values, dtype=torch.float64, device=self.device)
+        if more:
+            vector = torch.cat((vector, torch.tensor(more, dtype=torch.float64, device=self.device)))
+        dist.all_reduce(vector)
+        result: list[float] = vector.tolist()
+        return result
+
+    def sum_counts(self, counts: Sequence[int]) -> list[int]:
+        """Each of `counts` summed over all ranks, exactly."""
+        vector = torch.tensor(counts, dtype=torch.int64, device=self.device)
+        dist.all_reduce(vector)
+        return [int(count) for count in vector.tolist()]
+
+    def from_first(self, number: int) -> int:
+        """Rank 0's `number`."""
+        vector = torch.tensor([number], dtype=torch.int64, device=self.device)
+        dist.broadcast(vector, src=0)
+        return int(vector.item())
+
+    def wait(self) -> None:
+        """Until every rank is here."""
+        dist.barrier()

@@ -1,0 +1,137 @@
+"""A checkpoint is whole or it is not there; whatever happens while one is written, the one before can be used."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from orchestrator.errors import RunError
+from orchestrator.worker.checkpoint import CheckpointStore, damage_of, load_model, load_optimizer, read_state
+
+STATE = {"schema": 1, "order_digest": "abc"}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> CheckpointStore:
+    return CheckpointStore(tmp_path / "checkpoints", keep=2)
+
+
+def save(store: CheckpointStore, step: int, *, size: int = 8) -> Path:
+    return store.save(step, {"model": {"weight": torch.full((size,), float(step))}, "optimizer": {}}, STATE)
+
+
+def newest(store: CheckpointStore) -> tuple[int | None, list[tuple[str, str]]]:
+    refused: list[tuple[str, str]] = []
+    return store.newest(lambda name, why: refused.append((name, why))), refused
+
+
+def test_the_newest_committed_checkpoints_are_kept(store: CheckpointStore) -> None:
+    for step in (1, 2, 30):
+        save(store, step)
+    assert newest(store) == (30, [])
+    assert sorted(path.name for path in store.path(1).parent.iterdir()) == ["step-00000002", "step-00000030"]
+    assert {path.name for path in store.path(30).iterdir()} == {
+        *("model.pt", "optimizer.pt", "state.json", "manifest.json", "COMMIT"),
+    }
+    assert all(path.stat().st_mode & 0o077 == 0 for path in store.path(30).parent.rglob("*"))
+
+
+@pytest.mark.parametrize(
+    ("file", "why"),
+    [
+        ("model.pt", "model.pt has changed"),
+        ("state.json", "state.json has changed"),
+        ("manifest.json", "manifest.json has changed"),
+    ],
+)
+def test_a_flipped_byte_falls_back_to_the_one_before(store: CheckpointStore, file: str, why: str) -> None:
+    save(store, 1)
+    path = save(store, 2) / file
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 1
+    path.write_bytes(content)
+    assert newest(store) == (1, [("step-00000002", why)])
+
+
+def test_a_lost_file_and_a_short_file_are_damage(store: CheckpointStore) -> None:
+    (save(store, 1) / "model.pt").unlink()
+    assert damage_of(store.path(1)) == "model.pt cannot be read: No such file or directory"
+    with (save(store, 2) / "model.pt").open("ab") as file:
+        file.truncate(10)
+    assert damage_of(store.path(2)) == "model.pt has another size"
+
+
+def test_when_every_checkpoint_is_damaged_a_person_decides(store: CheckpointStore) -> None:
+    (save(store, 1) / "model.pt").write_bytes(b"")
+    with pytest.raises(RunError, match=r"every checkpoint is damaged \(step-00000001: model.pt has another size\)"):
+        newest(store)
+
+
+def test_a_checkpoint_without_commit_is_ignored_and_swept_by_the_next(store: CheckpointStore) -> None:
+    assert newest(store) == (None, [])
+    save(store, 1)
+    (save(store, 2) / "COMMIT").unlink()
+    assert newest(store) == (1, [])
+    save(store, 3)
+    assert not store.path(2).exists()
+
+
+def test_a_damaged_checkpoint_is_replaced_when_training_comes_there_again(store: CheckpointStore) -> None:
+    save(store, 1)
+    (save(store, 2) / "model.pt").write_bytes(b"")
+    save(store, 2)
+    assert newest(store) == (2, [])
+
+
+def test_killed_at_any_moment_of_a_save_the_store_holds_a_good_checkpoint(store: CheckpointStore) -> None:
+    """SIGKILL 15 times, each time a little later in the middle of saves of 2 MB."""
+    save(store, 0)
+    last = 0
+    for attempt in range(15):
+        writer = multiprocessing.get_context("fork").Process(target=save_without_end, args=(store, last + 1))
+        writer.start()
+        time.sleep(0.02 + attempt * 0.007)
+        writer.kill()
+        writer.join()
+        step, refused = newest(store)
+        assert step is not None and step >= last and refused == []
+        weight = torch.load(store.path(step) / "model.pt", weights_only=True)["weight"]
+        assert torch.equal(weight, torch.full_like(weight, float(step)))
+        last = step
+    assert last > 0
+
+
+def save_without_end(store: CheckpointStore, step: int) -> None:
+    while True:
+        save(store, step, size=500_000)
+        step += 1
+
+
+def test_another_order_of_samples_is_refused(store: CheckpointStore) -> None:
+    assert read_state(save(store, 1), order_digest="abc")["schema"] == 1
+    with pytest.raises(RunError, match=r"step-00000001: it was saved in another order of samples"):
+        read_state(store.path(1), order_digest="abd")
+
+
+def test_another_model_is_refused_by_the_names_that_differ(store: CheckpointStore) -> None:
+    linear = torch.nn.Linear(2, 2)
+    with pytest.raises(RunError) as refused:
+        load_model(linear, save(store, 1))
+    assert "the model is another one: bias is new, weight has shape (2, 2), not (8,)" in str(refused.value)
+
+
+def test_the_state_of_optimizer_and_scaler_comes_back(store: CheckpointStore) -> None:
+    layer = torch.nn.Linear(2, 2)
+    optimizer, scaler = torch.optim.AdamW(layer.parameters()), torch.amp.GradScaler("cpu", init_scale=8.0)
+    scaler.scale(layer(torch.ones(1, 2)).sum()).backward()
+    optimizer.step()
+    path = store.save(1, {"optimizer": {"optimizer": optimizer.state_dict(), "scaler": scaler.state_dict()}}, STATE)
+    other, fresh = torch.optim.AdamW(layer.parameters()), torch.amp.GradScaler("cpu")
+    load_optimizer(other, fresh, path)
+    assert json.dumps(str(other.state_dict())) == json.dumps(str(optimizer.state_dict()))
+    assert fresh.state_dict()["scale"] == 8.0

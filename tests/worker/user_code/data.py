@@ -1,0 +1,68 @@
+"""Made-up data that depends on its arguments alone."""
+
+import os
+import time
+
+import torch
+from layers import NUM_FEATURES
+from torch.utils.data import Dataset
+
+DELAY_S = float(os.environ.get("DELAY_S", "0"))
+
+
+class Points(Dataset):
+    """Items (features, class)."""
+
+    def __init__(self, size, seed=0, bad=None, noise=0.0):
+        generator = torch.Generator().manual_seed(seed)
+        self.features = torch.randn(size, NUM_FEATURES, generator=generator)
+        self.classes = (self.features[:, :3].argmax(dim=1) + (self.features[:, 3] > 0)) % 3
+        self.bad, self.noise = bad, noise
+
+    def __len__(self):
+        return len(self.classes)
+
+    def __getitem__(self, index):
+        time.sleep(DELAY_S)
+        if self.bad is not None and index == self.bad:
+            raise ValueError("this one is torn")
+        return self.features[index] + self.noise * torch.randn(NUM_FEATURES), self.classes[index]
+
+
+class Poisoned(Points):
+    def __getitem__(self, index):
+        features, label = super().__getitem__(index)
+        return features * float("nan"), label
+
+
+class Sentences(Dataset):
+    """Items (tokens, next tokens) of different lengths; collated to a dict and targets, -1 where nothing counts."""
+
+    def __init__(self, size, first_counts=True):
+        generator = torch.Generator().manual_seed(5)
+        self.lengths = torch.randint(1, 9, (size,), generator=generator)
+        self.tokens = torch.randint(0, 7, (size, 10), generator=generator)
+        self.first_counts = first_counts
+
+    def __len__(self):
+        return len(self.lengths)
+
+    def __getitem__(self, index):
+        tokens = self.tokens[index, : self.lengths[index] + 1]
+        return tokens[:-1], tokens[1:]
+
+    def collate_fn(self, items):
+        pad = torch.nn.utils.rnn.pad_sequence
+        tokens = pad([item[0] for item in items], batch_first=True, padding_value=0)
+        targets = pad([item[1] for item in items], batch_first=True, padding_value=-1)
+        if not self.first_counts:
+            targets = torch.full_like(targets, -1)
+        return {"tokens": tokens, "mask": targets >= 0}, targets
+
+
+def count_tokens(targets):
+    return int((targets >= 0).sum())
+
+
+def not_a_dataset():
+    return 3
