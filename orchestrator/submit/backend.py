@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Literal, Protocol
 
 from orchestrator.cluster import Cluster
@@ -20,8 +20,11 @@ class Backend(Protocol):
     def check(self) -> None:
         """Raise SubmissionError when nothing could be submitted at all, before anything is written."""
 
-    def submit(self, run_dir: RunDir, environment: Mapping[str, str]) -> str:
-        """Hand over the run's job script, byte for byte, and return the job's id. Raises SubmissionError."""
+    def submit(self, run_dir: RunDir) -> str:
+        """Hand over the run's job script, byte for byte, and return the job's id. Raises SubmissionError.
+
+        The recipe's own variables do not go this way: the driver reads them from the run directory.
+        """
 
     def states(self, job_ids: Sequence[str]) -> dict[str, JobState]:
         """The state of each job, with one question for all of them."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from orchestrator.errors import Problem, SubmissionError
 from orchestrator.machine import process_start_time
@@ -25,10 +25,10 @@ class LocalBackend:
         if find_program("bash") is None:
             raise SubmissionError(missing_program("bash"))
 
-    def submit(self, run_dir: RunDir, environment: Mapping[str, str]) -> str:
+    def submit(self, run_dir: RunDir) -> str:
         clean = {key: value for key, value in os.environ.items() if not key.startswith(("SLURM_", "SBATCH_"))}
         argv = ("bash", str(run_dir.job_script))
-        pid = start_detached(argv, log=run_dir.job_logs / "job-local.log", env={**clean, **environment})
+        pid = start_detached(argv, log=run_dir.job_logs / "job-local.log", env=clean)
         started = process_start_time(pid)
         if started is None:
             raise SubmissionError(Problem(str(run_dir.job_script), "ended at once", f"see {run_dir.job_logs}"))

@@ -54,7 +54,7 @@ class SlurmBackend:
             what = "no such file: the profile's slurm_conf"
             raise SubmissionError(Problem(self._slurm_conf, what, "start the cluster, or correct slurm_conf"))
 
-    def submit(self, run_dir: RunDir, environment: Mapping[str, str]) -> str:
+    def submit(self, run_dir: RunDir) -> str:
         from submitit import SlurmExecutor
         from submitit.core.utils import FailedJobError, FailedSubmissionError
 
@@ -66,7 +66,7 @@ class SlurmBackend:
             def _make_submission_file_text(self, command: str, uid: str) -> str:
                 return script
 
-        with self._scrubbed_environment(environment), contextlib.redirect_stderr(io.StringIO()):
+        with self._scrubbed_environment(), contextlib.redirect_stderr(io.StringIO()):
             try:
                 executor = ScriptExecutor(make_private_dir(run_dir.path / "sbatch"))
                 return str(executor._submit_command("").job_id)
@@ -105,11 +105,12 @@ class SlurmBackend:
         return clean_environment(os.environ, self._slurm_conf)
 
     @contextlib.contextmanager
-    def _scrubbed_environment(self, environment: Mapping[str, str]) -> Iterator[None]:
+    def _scrubbed_environment(self) -> Iterator[None]:
         """submitit takes its environment from this process: scrub it for as long as sbatch runs. Files are 0600."""
-        before, umask = dict(os.environ), os.umask(0o077)
+        before, scrubbed = dict(os.environ), self._environment()
+        umask = os.umask(0o077)
         os.environ.clear()
-        os.environ.update(self._environment() | dict(environment))
+        os.environ.update(scrubbed)
         try:
             yield
         finally:

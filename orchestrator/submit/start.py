@@ -48,7 +48,7 @@ def start_run(prepared: Prepared, *, cwd: Path, again: bool, only_prepare: bool,
     if only_prepare:
         return
     try:
-        _hand_over(prepared.run_dir, prepared.cluster, prepared.read.environment)
+        _hand_over(prepared.run_dir, prepared.cluster)
     except BaseException:
         shutil.rmtree(prepared.run_dir.path, ignore_errors=True)
         raise
@@ -77,7 +77,7 @@ def resume_run(run_dir: RunDir, *, overrides: Sequence[str], profile: Path | Non
     plan = plan_for(read, cluster)
     write_submission(run_dir, read, cluster, plan, script_for(read, plan, cluster, run_dir))
     run_dir.cancel.unlink(missing_ok=True)
-    _hand_over(run_dir, cluster, read.environment)
+    _hand_over(run_dir, cluster)
     _track(run_dir, read.environment, say)
 
 
@@ -112,7 +112,7 @@ def _track(run_dir: RunDir, environment: dict[str, str], say: Say) -> None:
         say(f"MLflow at {uri} does not answer; the run goes on, and its points are sent when MLflow is back")
 
 
-def _hand_over(run_dir: RunDir, cluster: Cluster, environment: dict[str, str]) -> None:
+def _hand_over(run_dir: RunDir, cluster: Cluster) -> None:
     backend = backend_for(cluster)
-    job_id = backend.submit(run_dir, environment)
+    job_id = backend.submit(run_dir)
     write_job(run_dir, backend=backend.name, job_id=job_id)
