@@ -31,6 +31,8 @@ class Run:
 
     path: Path
     job_id: str
+    shown: str
+    """The script that `plan` printed before it was submitted."""
 
     @property
     def verdict(self) -> dict[str, Any]:
@@ -45,10 +47,12 @@ class Run:
 
 def submit(cwd: Path, recipe: Path, *words: str | Path) -> Run:
     """Hand a recipe over and return at once."""
+    planned = [word for word in words if word not in ("--json", "--again")]
+    shown = orchestrate("plan", recipe, *planned, "--show", "script", cwd=cwd).stdout
     done = orchestrate("submit", recipe, *words, cwd=cwd)
     assert done.returncode == 0, done.stderr
     facts = json.loads(done.stdout)
-    return Run(Path(facts["run_dir"]), facts["job_id"])
+    return Run(Path(facts["run_dir"]), facts["job_id"], shown)
 
 
 def shaped(num_nodes: int, gpus_per_node: int) -> tuple[str | Path, ...]:
@@ -141,12 +145,10 @@ def test_the_script_that_plan_shows_is_what_submit_hands_over_and_sbatch_runs_it
     assert json.loads(orchestrate("status", "--json", cwd=tmp_path).stdout)[0]["job_id"] == job_id
 
 
-def test_submit_sends_the_bytes_that_plan_printed(lab: SlurmLab, tmp_path: Path) -> None:
-    tiny = RECIPES / "tiny.yaml"
-    shown = orchestrate("plan", tiny, *PROFILE, "--show", "script", cwd=tmp_path)
-    run = submit(tmp_path, tiny, *PROFILE, "--json")
-    assert lab.run(["scontrol", "write", "batch_script", run.job_id, "-"]).stdout.startswith(shown.stdout)
-    assert lab.wait_for_state(run.job_id, {"COMPLETED", "FAILED"}, timeout_s=120) == "COMPLETED"
+def test_slurm_has_the_bytes_that_plan_showed(lab: SlurmLab, fp32: dict[tuple[int, int], Run]) -> None:
+    for run in fp32.values():
+        assert run.shown == (run.path / "job.sh").read_text()
+        assert lab.run(["scontrol", "write", "batch_script", run.job_id, "-"]).stdout.startswith(run.shown)
 
 
 def test_two_jobs_started_at_once_on_the_same_two_nodes_form_their_own_worlds(lab: SlurmLab, tmp_path: Path) -> None:
@@ -157,7 +159,7 @@ def test_two_jobs_started_at_once_on_the_same_two_nodes_form_their_own_worlds(la
         for seed in (1, 2)
     ]
     facts = [json.loads(process.communicate(timeout=120)[0]) for process in both]
-    runs = [Run(Path(fact["run_dir"]), fact["job_id"]) for fact in facts]
+    runs = [Run(Path(fact["run_dir"]), fact["job_id"], "") for fact in facts]
     for run in runs:
         assert lab.wait_for_state(run.job_id, {"COMPLETED", "FAILED"}, timeout_s=180) == "COMPLETED"
     endpoints = {(run.launch["endpoint"]["host"], run.launch["endpoint"]["port"]) for run in runs}
@@ -171,7 +173,7 @@ def test_two_jobs_started_at_once_on_the_same_two_nodes_form_their_own_worlds(la
 
 def test_a_cancelled_job_saves_on_all_nodes_and_resumes_on_this_machine(lab: SlurmLab, tmp_path: Path) -> None:
     slow = RECIPES / "slow.yaml"
-    run = submit(tmp_path, slow, *shaped(2, 1), "--json", "--set", "duration.steps=600")
+    run = submit(tmp_path, slow, *shaped(2, 1), "--json", "--set", "duration.steps=250")
     deadline = time.monotonic() + 120
     while max(losses(run.path), default=0) < 20:
         assert time.monotonic() < deadline
@@ -179,11 +181,11 @@ def test_a_cancelled_job_saves_on_all_nodes_and_resumes_on_this_machine(lab: Slu
     cancelled = orchestrate("cancel", run.path.name, cwd=tmp_path)
     assert cancelled.returncode == 0, cancelled.stderr
     assert lab.wait_for_state(run.job_id, {"COMPLETED", "FAILED", "CANCELLED"}, timeout_s=60) == "COMPLETED"
-    assert (run.verdict["outcome"], run.verdict["step"] < 600) == ("stopped", True)
+    assert (run.verdict["outcome"], run.verdict["step"] < 250) == ("stopped", True)
     local = ("--cluster", ROOT / "cluster" / "local.yaml", "--set", "resources.num_nodes=1", "--wait")
     resumed = orchestrate("resume", run.path.name, *local, cwd=tmp_path)
     assert resumed.returncode == 0, resumed.stderr
-    assert sorted(windows(run.path)) == list(range(1, 601))
+    assert sorted(windows(run.path)) == list(range(1, 251))
 
 
 def test_a_refusal_of_the_real_slurm_names_the_recipes_key_and_leaves_nothing(lab: SlurmLab, tmp_path: Path) -> None:

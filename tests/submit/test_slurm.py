@@ -91,12 +91,12 @@ def test_the_same_science_still_in_the_queue_is_refused_with_its_run(slurm: Fake
 
 
 def test_status_of_many_jobs_asks_squeue_once_and_sacct_once(slurm: FakeSlurm, work: Path) -> None:
-    for effective in (8, 16, 32):
+    for effective in (8, 16):
         code, _, err = submit(work, slurm, "--set", f"batch.effective={effective}")
         assert code == 0, err
     asked = len(slurm.calls_of("squeue"))
     done = orchestrate("status", "--json", cwd=work, env=slurm.environment)
-    assert [row["state"] for row in json.loads(done.stdout)] == ["unknown"] * 3
+    assert [row["state"] for row in json.loads(done.stdout)] == ["unknown"] * 2
     assert len(slurm.calls_of("squeue")) == asked + 1
     assert len(slurm.calls_of("sacct")) == 1
 
