@@ -13,5 +13,5 @@
 #SBATCH --constraint=ib&a100
 #SBATCH --no-requeue
 #SBATCH --open-mode=append
-#SBATCH --output=/work/runs/toy-1a2b3c4d/logs/job-%j.log
-exec /venv/bin/python -m orchestrator.job /work/runs/toy-1a2b3c4d
+#SBATCH --output=/home/ada/runs/toy-1a2b3c4d/logs/job-%j.log
+exec /venv/bin/python -m orchestrator.job /home/ada/runs/toy-1a2b3c4d

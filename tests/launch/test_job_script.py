@@ -34,7 +34,7 @@ FULL: dict[str, Any] = {
 }
 
 
-def script(resources: dict[str, Any], cluster: Cluster, *, run_dir: str = "/work/runs/toy-1a2b3c4d") -> str:
+def script(resources: dict[str, Any], cluster: Cluster, *, run_dir: str = "/home/ada/runs/toy-1a2b3c4d") -> str:
     asked = recipe(resources=resources)
     plan = make_plan(asked, cluster, requested_allocation(asked, cluster, accelerator="cpu"))
     return job_script(asked.resources, plan, cluster, run_dir=PurePosixPath(run_dir), python="/venv/bin/python")
@@ -54,10 +54,10 @@ def test_bash_runs_the_script_and_its_one_command_is_the_driver(tmp_path: Path) 
     python.chmod(0o700)
     asked = recipe(resources=FULL)
     plan = make_plan(asked, SITE, Allocation(2, 4, 8))
-    run_dir = PurePosixPath("/work/runs/toy")
+    run_dir = PurePosixPath("/home/ada/runs/toy")
     text = job_script(asked.resources, plan, SITE, run_dir=run_dir, python=str(python))
     done = subprocess.run(["bash"], input=text, capture_output=True, text=True, timeout=30, check=True)
-    assert done.stdout.splitlines() == ["-m", "orchestrator.job", "/work/runs/toy"]
+    assert done.stdout.splitlines() == ["-m", "orchestrator.job", "/home/ada/runs/toy"]
 
 
 @pytest.mark.parametrize("value", ["x\nrm -rf /", "$(id)", "`id`", "a b", "--wrap=id", "x;id", "é", "x\u2028y", ""])
@@ -68,7 +68,7 @@ def test_text_that_a_shell_or_sbatch_could_take_for_more_is_never_a_resource(val
 
 def test_a_run_directory_with_a_space_in_its_path_is_refused() -> None:
     with pytest.raises(RecipeError, match="may not stand in a job script"):
-        script({}, SITE, run_dir="/work/my runs/toy")
+        script({}, SITE, run_dir="/home/ada/my runs/toy")
 
 
 def test_the_interpreter_is_quoted_for_the_shell() -> None:
