@@ -137,7 +137,8 @@ def test_a_failing_run_ends_with_its_reason_and_exit_code_4(tmp_path: Path) -> N
 
 
 def test_ctrl_c_while_waiting_leaves_the_run_alone(tmp_path: Path) -> None:
-    argv = (sys.executable, "-m", "orchestrator.cli", "submit", str(TINY), "--wait")
+    words = ("submit", str(SLOW), "--set", "duration.steps=900", "--wait")
+    argv = (sys.executable, "-m", "orchestrator.cli", *words)
     waiting = subprocess.Popen(argv, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert waiting.stdout is not None
     run_dir = Path(waiting.stdout.readline().split()[1])
