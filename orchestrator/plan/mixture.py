@@ -34,14 +34,6 @@ class SampleOrder:
         num_samples = self.samples_per_epoch
         return [int(self._epoch(p // num_samples)[p % num_samples]) for p in positions]
 
-    def locate(self, sample_id: int) -> tuple[int, int]:
-        """(dataset, index in it) of a sample id. Raises IndexError outside [0, N)."""
-        for dataset, size in enumerate(self.sizes):
-            if 0 <= sample_id < size:
-                return dataset, sample_id
-            sample_id -= size
-        raise IndexError("sample id out of range")
-
     def digest(self) -> str:
         """sha256 of what the order depends on and of its first permutation: kept in checkpoints, compared on resume."""
         what = repr((self.seed, self.names, self.sizes)).encode()

@@ -18,9 +18,6 @@ from orchestrator.plan.schedule import SchedulePlan, num_steps, total_samples, w
 from orchestrator.recipe.schema import Recipe
 from orchestrator.units import parse_walltime
 
-ESTIMATED_CHARS_PER_TOKEN = 4
-"""One token is about four characters of English prose (within 10 percent; Chinese has two to five times as many)."""
-
 
 @dataclass(frozen=True)
 class Topology:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -31,14 +30,6 @@ def test_the_order_is_pinned_so_that_old_checkpoints_resume_on_new_machines() ->
 def test_a_window_may_run_across_the_end_of_an_epoch() -> None:
     order = order_of(3, [("a", 10)])
     assert order.ids(range(8, 12)) == order.ids(range(8, 10)) + order.ids(range(10, 12))
-
-
-def test_ids_lead_back_to_their_dataset_and_those_out_of_range_to_none() -> None:
-    order = order_of(0, [("a", 5), ("b", 3)])
-    assert [order.locate(sample_id) for sample_id in (0, 4, 5, 7)] == [(0, 0), (0, 4), (1, 0), (1, 2)]
-    for outside in (-1, 8):
-        with pytest.raises(IndexError):
-            order.locate(outside)
 
 
 def test_the_digest_changes_with_whatever_would_change_the_order() -> None:
