@@ -8,23 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
-from orchestrator.patterns import NAME
-from orchestrator.units import parse_bytes, parse_walltime
-
-
-def _checked_walltime(text: str) -> str:
-    parse_walltime(text)
-    return text
-
-
-def _checked_memory(text: str) -> str:
-    parse_bytes(text)
-    return text
-
-
-Count = Annotated[int, Field(ge=1)]
+from orchestrator.field_types import Count, Memory, Name, Walltime
 
 
 class _Profile(BaseModel):
@@ -38,25 +24,21 @@ class NodeType(_Profile):
     gpus: Annotated[int, Field(ge=0)] = Field(default=0, description="GPUs per node.")
     gpu_type: str | None = Field(default=None, description="GPU type, as the scheduler calls it.")
     cpus: Count = Field(examples=["64"], description="CPU cores per node.")
-    memory: Annotated[str, AfterValidator(_checked_memory)] | None = Field(
-        default=None, description='Memory per node, such as "512G".'
-    )
+    memory: Memory | None = Field(default=None, description='Memory per node, such as "512G".')
 
 
 class Partition(_Profile):
     """A queue: its nodes and its longest walltime."""
 
     nodes: NodeType = Field(examples=["{num_nodes: 4, gpus: 8, cpus: 64}"], description="The nodes it reaches.")
-    max_walltime: Annotated[str, AfterValidator(_checked_walltime)] | None = Field(
-        default=None, description='Longest walltime, in quotes: "24:00:00".'
-    )
+    max_walltime: Walltime | None = Field(default=None, description='Longest walltime, in quotes: "24:00:00".')
     default: bool = Field(default=False, description="Used when a recipe names no partition.")
 
 
 class Cluster(_Profile):
     """One site: how jobs are started there and what its nodes have."""
 
-    name: Annotated[str, Field(pattern=NAME)] = Field(examples=["mycluster"], description="The site's name.")
+    name: Name = Field(examples=["mycluster"], description="The site's name.")
     scheduler: Literal["local", "slurm"] = Field(
         examples=["slurm"], description="`local`: the driver runs on this machine."
     )

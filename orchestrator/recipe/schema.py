@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
-from orchestrator.patterns import NAME, SLURM_WORD, TARGET, VARIABLE
-from orchestrator.units import parse_bytes, parse_walltime
+from orchestrator.field_types import Count, Memory, Name, Walltime
+from orchestrator.patterns import SLURM_WORD, TARGET, VARIABLE
 
 
 class Section(BaseModel):
@@ -22,22 +22,8 @@ class Section(BaseModel):
     )
 
 
-def _walltime(text: str) -> str:
-    parse_walltime(text)
-    return text
-
-
-def _memory(text: str) -> str:
-    parse_bytes(text)
-    return text
-
-
-Name = Annotated[str, Field(pattern=NAME)]
 TargetName = Annotated[str, Field(pattern=TARGET)]
 SlurmWord = Annotated[str, Field(pattern=SLURM_WORD)]
-Walltime = Annotated[str, AfterValidator(_walltime)]
-Memory = Annotated[str, AfterValidator(_memory)]
-Count = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 BelowOne = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
