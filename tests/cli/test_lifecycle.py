@@ -20,6 +20,13 @@ from tests.support.tracked import largest_difference, losses, metric_rows, windo
 
 ROOT = Path(__file__).parent.parent.parent
 SLOW = RECIPES / "slow.yaml"
+WITH_CTRL_C = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from orchestrator.cli.__main__ import main
+sys.exit(main())
+"""
+"""The command line as on a terminal: what a shell starts in the background ignores SIGINT, and so do its children."""
 
 
 @pytest.fixture(scope="module")
@@ -137,8 +144,8 @@ def test_a_failing_run_ends_with_its_reason_and_exit_code_4(tmp_path: Path) -> N
 
 
 def test_ctrl_c_while_waiting_leaves_the_run_alone(tmp_path: Path) -> None:
-    words = ("submit", str(SLOW), "--set", "duration.steps=900", "--wait")
-    argv = (sys.executable, "-m", "orchestrator.cli", *words)
+    words = ("submit", str(SLOW), "--set", "duration.steps=500", "--wait")
+    argv = (sys.executable, "-c", WITH_CTRL_C, *words)
     waiting = subprocess.Popen(argv, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert waiting.stdout is not None
     run_dir = Path(waiting.stdout.readline().split()[1])
