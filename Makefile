@@ -27,8 +27,12 @@ types:
 imports:
 	$(BIN)/lint-imports --no-cache
 
+# The lab's tests run beside the others, their output after them; what is timed runs alone, at the end.
 test:
-	$(BIN)/pytest
+	@$(BIN)/pytest tests/slurm > .lab-tests.log 2>&1 & lab=$$!; \
+	$(BIN)/pytest --ignore=tests/slurm -m "not bench"; rest=$$?; \
+	wait $$lab; lab=$$?; cat .lab-tests.log; test $$rest -eq 0 && test $$lab -eq 0
+	$(BIN)/pytest -m bench -s
 
 bench:
 	$(BIN)/pytest -m bench -s
