@@ -13,6 +13,7 @@ from orchestrator.launch.torchrun import Endpoint, World, torchrun_command, work
 from orchestrator.launch.user_command import user_command
 from orchestrator.plan.batch import describe_sizes, window_shares
 from orchestrator.plan.plan import Plan
+from orchestrator.plan.tokens import CHARS_PER_TOKEN
 from orchestrator.recipe.schema import Recipe
 from orchestrator.run_dir import RunDir
 from orchestrator.submit.runs import RunStatus
@@ -34,7 +35,7 @@ def plan_screen(plan: Plan, recipe: Recipe, run_dir: RunDir, *, cwd: Path) -> st
         ("batch", _batch(plan), _accumulation(plan)),
         ("lr", _learning_rate(plan), _schedule(plan)),
         ("data", _data(plan), ""),
-        ("horizon", _horizon(plan), _limits(plan, recipe)),
+        ("horizon", _horizon(plan, recipe), _limits(plan, recipe)),
         ("run", str(run_dir.path.relative_to(cwd)), "job script and commands: --show script, --show torchrun"),
     ]
     lines = [f"{name:<10} {left:<{LEFT_WIDTH}} {right}".rstrip() for name, left, right in rows if left]
@@ -95,10 +96,14 @@ def _data(plan: Plan) -> str:
     )
 
 
-def _horizon(plan: Plan) -> str:
+def _horizon(plan: Plan, recipe: Recipe) -> str:
     schedule = plan.schedule
     text = f"{_plural(schedule.num_steps, 'step')} = {format_count(schedule.total_samples)} samples"
-    return text if plan.total_tokens is None else f"{text} = about {_millions(plan.total_tokens)} tokens"
+    if plan.total_tokens is None:
+        return text
+    by_rule = any(dataset.tokens_per_sample is None for dataset in recipe.datasets)
+    rule = f", {CHARS_PER_TOKEN} characters each" if by_rule else ""
+    return f"{text} = about {_millions(plan.total_tokens)} tokens{rule}"
 
 
 def _limits(plan: Plan, recipe: Recipe) -> str:

@@ -15,6 +15,7 @@ from orchestrator.errors import Problem, RecipeError
 from orchestrator.plan.batch import BatchPlan, Indivisible, balanced, batch_per_gpu, plan_batch
 from orchestrator.plan.learning_rate import LearningRatePlan, plan_learning_rate
 from orchestrator.plan.schedule import SchedulePlan, num_steps, total_samples, warmup_samples
+from orchestrator.plan.tokens import tokens_per_epoch
 from orchestrator.recipe.schema import Recipe
 from orchestrator.units import parse_walltime
 
@@ -77,7 +78,7 @@ def make_plan(recipe: Recipe, cluster: Cluster, allocation: Allocation, *, where
     batch = _batch(recipe, allocation.world_size, where)
     size = batch.effective_batch_size
     epoch = sum(dataset.num_samples for dataset in recipe.datasets) or None
-    tokens = _tokens_per_epoch(recipe)
+    tokens = tokens_per_epoch(recipe.datasets)
     total = total_samples(recipe.duration, effective_batch_size=size, samples_per_epoch=epoch, tokens_per_epoch=tokens)
     warmup = warmup_samples(recipe.schedule.warmup, total=total, effective_batch_size=size, samples_per_epoch=epoch)
     data = tuple(DataShare(d.name, d.num_samples, total / epoch) for d in recipe.datasets) if epoch else ()
@@ -170,11 +171,6 @@ def _indivisible_problem(refused: Indivisible, where: str) -> Problem:
 
 def _either(numbers: tuple[int, ...]) -> str:
     return " or ".join(map(str, numbers))
-
-
-def _tokens_per_epoch(recipe: Recipe) -> int | None:
-    known = [d.num_samples * d.tokens_per_sample for d in recipe.datasets if d.tokens_per_sample is not None]
-    return sum(known) if known and len(known) == len(recipe.datasets) else None
 
 
 def _warnings(batch: BatchPlan, data: tuple[DataShare, ...]) -> tuple[PlanWarning, ...]:

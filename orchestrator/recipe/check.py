@@ -92,7 +92,7 @@ def _sizes_are_known(recipe: Recipe) -> Iterator[Problem]:
                 yield Problem(f"{where}.{unit}", what, "write samples or steps")
     elif recipe.duration.tokens is not None:
         for index, dataset in enumerate(recipe.datasets):
-            if dataset.tokens_per_sample is None:
+            if dataset.tokens_per_sample is None and dataset.chars_per_sample is None:
                 what = "tokens_per_sample is missing, and the duration is in tokens"
                 yield Problem(f"datasets.{index}.tokens_per_sample", what, "write the mean tokens of a sample")
 

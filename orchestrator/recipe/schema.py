@@ -48,6 +48,9 @@ class Dataset(Target):
         examples=["50000"], description="Number of samples; the worker refuses a dataset of another size."
     )
     tokens_per_sample: Count | None = Field(default=None, description="Mean tokens in a sample, for budgets in tokens.")
+    chars_per_sample: Count | None = Field(
+        default=None, description="Mean characters in a sample: four count as a token where tokens are not declared."
+    )
 
 
 class Loss(Target):
@@ -108,7 +111,9 @@ class Amount(Section):
 class Duration(Amount):
     """How long to train: exactly one of samples, steps, epochs, tokens."""
 
-    tokens: Count | None = Field(default=None, description="Tokens; needs `tokens_per_sample` on every dataset.")
+    tokens: Count | None = Field(
+        default=None, description="Tokens; needs `tokens_per_sample` (or `chars_per_sample`) on every dataset."
+    )
 
 
 class Warmup(Amount):

@@ -24,6 +24,11 @@ def test_the_screen_says_what_would_run_and_nothing_is_written(tmp_path: Path) -
     assert list(tmp_path.iterdir()) == []
 
 
+def test_tokens_are_estimated_by_the_rule_that_the_screen_names(tmp_path: Path) -> None:
+    done = orchestrate("plan", TINY, "--set", "datasets.0.chars_per_sample=30", cwd=tmp_path)
+    assert "256 samples = about 1,920 tokens, 4 characters each" in done.stdout
+
+
 def test_json_holds_the_plan_the_script_and_the_run_directory(tmp_path: Path) -> None:
     done = orchestrate("plan", TINY, "--json", cwd=tmp_path)
     facts = json.loads(done.stdout)

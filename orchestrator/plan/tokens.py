@@ -1,0 +1,27 @@
+"""How many tokens the samples hold: as declared, else by the four-characters rule. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from orchestrator.recipe.schema import Dataset
+
+CHARS_PER_TOKEN = 4
+"""One token is about four characters of English text, within 10 %. Chinese has two to five times as many tokens, so
+a declared `tokens_per_sample` always counts more."""
+
+
+def tokens_per_epoch(datasets: Sequence[Dataset]) -> int | None:
+    """Tokens in one pass over all datasets, rounded up for each; None as soon as one of them declares nothing."""
+    counts = [tokens_in(dataset) for dataset in datasets]
+    known = [count for count in counts if count is not None]
+    return sum(known) if known and len(known) == len(counts) else None
+
+
+def tokens_in(dataset: Dataset) -> int | None:
+    """Tokens in one pass over `dataset`; None where it declares neither tokens nor characters."""
+    if dataset.tokens_per_sample is not None:
+        return dataset.num_samples * dataset.tokens_per_sample
+    if dataset.chars_per_sample is not None:
+        return -(-dataset.num_samples * dataset.chars_per_sample // CHARS_PER_TOKEN)
+    return None

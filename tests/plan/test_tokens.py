@@ -1,0 +1,30 @@
+"""Tokens are counted as declared, estimated at four characters each, and never invented."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from orchestrator.plan.tokens import tokens_per_epoch
+from orchestrator.recipe.schema import Dataset
+
+
+def dataset(**sizes: Any) -> Dataset:
+    return Dataset(name="a", target="data:a", **sizes)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "tokens"),
+    [
+        ([{"num_samples": 10, "tokens_per_sample": 7}], 70),
+        ([{"num_samples": 10, "chars_per_sample": 30}], 75),
+        ([{"num_samples": 3, "chars_per_sample": 3}], 3),
+        ([{"num_samples": 10, "tokens_per_sample": 7, "chars_per_sample": 4000}], 70),
+        ([{"num_samples": 10, "tokens_per_sample": 7}, {"num_samples": 4, "chars_per_sample": 8}], 78),
+        ([{"num_samples": 10, "tokens_per_sample": 7}, {"num_samples": 4}], None),
+        ([], None),
+    ],
+)
+def test_tokens_of_an_epoch(sizes: list[dict[str, int]], tokens: int | None) -> None:
+    assert tokens_per_epoch([dataset(**size) for size in sizes]) == tokens
