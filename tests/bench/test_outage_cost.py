@@ -46,7 +46,7 @@ def run_with_an_outage(tmp_path: Path) -> float:
     server = MlflowServer(tmp_path)
     server.start()
     words = ("--set", f"tracking.uri={server.url}", "--set", f"duration.steps={NUM_STEPS}")
-    submitted = orchestrate("submit", SLOW, *words, "--json", cwd=tmp_path)
+    submitted = orchestrate("submit", SLOW, *words, "--set", "datasets.0.args.pause_s=0.001", "--json", cwd=tmp_path)
     assert submitted.returncode == 0, submitted.stderr
     run_dir = Path(json.loads(submitted.stdout)["run_dir"])
     try:

@@ -144,7 +144,7 @@ def test_a_failing_run_ends_with_its_reason_and_exit_code_4(tmp_path: Path) -> N
 
 
 def test_ctrl_c_while_waiting_leaves_the_run_alone(tmp_path: Path) -> None:
-    words = ("submit", str(SLOW), "--set", "duration.steps=500", "--wait")
+    words = ("submit", str(SLOW), "--set", "duration.steps=300", "--wait")
     argv = (sys.executable, "-c", WITH_CTRL_C, *words)
     waiting = subprocess.Popen(argv, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert waiting.stdout is not None
