@@ -88,6 +88,10 @@ class Document:
     data: Any
     places: Mapping[KeyPath, Place]
     written: Mapping[KeyPath, str] = field(default_factory=dict)
+    problems: tuple[Problem, ...] = ()
+    """What is wrong with the text so far, each told with its place; the rest of it can be read."""
+    unread: frozenset[KeyPath] = frozenset()
+    """Where a value stands that could not be read: nothing may be concluded from it."""
 
     def place(self, key: str) -> Place:
         """The place of a dotted key, or of its nearest ancestor that is there."""
@@ -123,6 +127,7 @@ class _Builder:
         self.places: dict[KeyPath, Place] = {}
         self.written: dict[KeyPath, str] = {}
         self.problems: list[Problem] = []
+        self.unread: set[KeyPath] = set()
         self._num_nodes = 0
         self._scalars: dict[str, Callable[[yaml.ScalarNode], Any]] = {
             _NULL: lambda node: None,
@@ -150,6 +155,7 @@ class _Builder:
             return self._sequence(node, path)
         if isinstance(node, yaml.ScalarNode) and node.tag in self._scalars:
             return self._scalar(node, path)
+        self.unread.add(path)
         self.refuse(
             node,
             f"the tag {node.tag.replace('tag:yaml.org,2002:', '!!')} is not read",
@@ -161,6 +167,7 @@ class _Builder:
         try:
             value = self._scalars[node.tag](node)
         except (ValueError, KeyError):
+            self.unread.add(path)
             self.refuse(
                 node, f"{node.value[:40]!r} is not a number or truth value", "take the tag away, or mend the value"
             )
@@ -178,13 +185,16 @@ class _Builder:
         result: dict[str, Any] = {}
         for key_node, value_node in node.value:
             if key_node.tag == _MERGE:
+                self.unread.add(path)
                 self.refuse(
                     key_node, "merge keys (<<) are not read", "write the keys out, or use ${...} for single values"
                 )
             elif not isinstance(key_node, yaml.ScalarNode) or key_node.tag != _STR:
+                self.unread.add(path)
                 shown = key_node.value if isinstance(key_node, yaml.ScalarNode) else "a list or mapping"
                 self.refuse(key_node, f"a key must be text, found {shown}", "put the key in quotes")
             elif key_node.value in result:
+                self.unread.add((*path, key_node.value))
                 first = self.places[(*path, key_node.value)]
                 self.refuse(
                     key_node, f"the key {key_node.value!r} stands here twice (first at {first})", "keep one of them"
@@ -199,7 +209,7 @@ class _Builder:
 def parse_yaml(text: str, source: str, error: type[OrchestratorError], *, override_of: str = "") -> Document:
     """Any YAML value in `text`. With `override_of` (a dotted key) every place in it is the override `source` itself.
 
-    Raises `error` with every problem found.
+    What can be told apart from the rest stands in the document's problems. Raises `error` for text that is no YAML.
     """
 
     def place(mark: yaml.Mark) -> Place:
@@ -215,9 +225,8 @@ def parse_yaml(text: str, source: str, error: type[OrchestratorError], *, overri
         raise error(Problem(source, "nested too deeply", "write it flatter")) from None
     except yaml.YAMLError as fault:
         raise error(_syntax_problem(fault, text, source, place)) from None
-    if builder.problems:
-        raise error(builder.problems)
-    return Document(source, data, builder.places, builder.written)
+    problems, unread = tuple(builder.problems), frozenset(builder.unread)
+    return Document(source, data, builder.places, builder.written, problems, unread)
 
 
 def _syntax_problem(fault: yaml.YAMLError, text: str, source: str, place: Callable[[yaml.Mark], Place]) -> Problem:

@@ -12,9 +12,12 @@ OrchestratorError              anything the user is told in one or two lines; a 
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import ClassVar
+
+_PLACE = re.compile(r"(.+?):(\d+):(\d+)(?: (.+))?")
 
 
 @dataclass(frozen=True, order=True)
@@ -29,8 +32,18 @@ class Problem:
         first = f"{self.where}: {self.what}" if self.where else self.what
         return f"{first}\n    {self.fix}" if self.fix else first
 
-    def as_json(self) -> dict[str, str]:
-        return asdict(self)
+    def as_json(self) -> dict[str, str | int | None]:
+        """`where` also in its parts: file, line and column (from 1; None where there is none), and dotted key."""
+        match = _PLACE.fullmatch(self.where)
+        file, line, column, key = match.groups() if match else (None, None, None, None)
+        place = {"file": file, "line": line and int(line), "column": column and int(column), "key": key}
+        return {**place, **asdict(self)}
+
+    @property
+    def position(self) -> tuple[int, int]:
+        """(line, column) for the order of a file; what stands in none comes first."""
+        match = _PLACE.fullmatch(self.where)
+        return (int(match[2]), int(match[3])) if match else (0, 0)
 
 
 class OrchestratorError(Exception):

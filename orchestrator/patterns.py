@@ -6,11 +6,13 @@ NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
 TARGET = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$"
 SLURM_WORD = r"^[A-Za-z0-9_][A-Za-z0-9_.,:/@%+=&|\[\]*-]{0,199}$"
 VARIABLE = r"^[A-Za-z_][A-Za-z0-9_]*$"
+LANGUAGE = r"^[a-z]{2,3}(-[A-Za-z0-9]{2,8})*$"
 
 WORDS = {
     NAME: "letters, digits, '_', '-' and '.', at most 64, the first a letter or digit",
     TARGET: "module:attribute, such as model:build",
     SLURM_WORD: "a word as Slurm takes it: letters, digits and _.,:/@%+=&|[]*- without spaces, at most 200",
     VARIABLE: "the name of an environment variable: letters, digits and '_', the first not a digit",
+    LANGUAGE: "a language tag, such as en, de or zh",
 }
 """Pattern -> what it allows, as a person would say it."""

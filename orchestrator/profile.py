@@ -8,16 +8,12 @@ from pathlib import Path
 from orchestrator.cluster import Cluster
 from orchestrator.documents import read_document
 from orchestrator.errors import ClusterError, Problem
-from orchestrator.validation import validated
+from orchestrator.survey import surveyed
 
 
 def read_profile(path: Path | str) -> Cluster:
     """The profile in the YAML file `path`, its `slurm_conf` made absolute. Raises ClusterError with all problems."""
-    document = read_document(path, ClusterError)
-    cluster = validated(Cluster, document, ClusterError)
-    problems = document.placed(check_cluster(cluster))
-    if problems:
-        raise ClusterError(problems)
+    cluster = surveyed(Cluster, read_document(path, ClusterError), (check_cluster,), ClusterError)
     if cluster.slurm_conf is None:
         return cluster
     return cluster.model_copy(update={"slurm_conf": str((Path(path).parent / cluster.slurm_conf).absolute())})

@@ -3,102 +3,39 @@
 from __future__ import annotations
 
 import re
-import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 from pydantic import AfterValidator, BaseModel, ValidationError
-from pydantic.fields import FieldInfo
 
 from orchestrator.documents import Document, KeyPath, dotted
-from orchestrator.errors import OrchestratorError, Problem, did_you_mean
+from orchestrator.errors import Problem, did_you_mean
+from orchestrator.kinds import Kind, kind_at
 from orchestrator.patterns import WORDS
 
-ModelT = TypeVar("ModelT", bound=BaseModel)
+
+def broken_by(error: ValidationError, document: Document, model: type[BaseModel]) -> set[KeyPath]:
+    """Every path that `error` says something of, and what a misspelt key was probably meant to be."""
+    faults = _faults(error, document, model)
+    meant = {(*fault.path[:-1], fault.near) for fault in faults if fault.kind == "extra_forbidden" and fault.near}
+    return {fault.path for fault in faults} | meant
 
 
-@dataclass(frozen=True)
-class Kind:
-    """What stands behind an annotation: the bare type, whether None may stand there, and the checks on it."""
-
-    type: Any
-    optional: bool = False
-    checks: tuple[Any, ...] = ()
-    field: FieldInfo | None = None
-
-    @property
-    def is_text(self) -> bool:
-        choices = get_args(self.type) if get_origin(self.type) is Literal else ()
-        return self.type is str or (bool(choices) and all(isinstance(choice, str) for choice in choices))
-
-    @property
-    def is_model(self) -> bool:
-        return isinstance(self.type, type) and issubclass(self.type, BaseModel)
-
-    @property
-    def keys(self) -> tuple[str, ...]:
-        """The keys that may stand in it, where they are fixed."""
-        return tuple(self.type.model_fields) if self.is_model else ()
-
-    @property
-    def words(self) -> str:
-        """What is wanted, as a person would say it."""
-        if get_origin(self.type) is Literal:
-            return f"one of: {', '.join(map(str, get_args(self.type)))}"
-        simple = {bool: "true or false", int: "a whole number", float: "a number", str: "text", Any: "any value"}
-        names = {tuple: "a list", list: "a list", dict: "a mapping"}
-        return simple.get(self.type) or names.get(get_origin(self.type) or self.type) or "a section of keys"
-
-
-def kind_of(annotation: Any, *, field: FieldInfo | None = None) -> Kind:
-    """An annotation without its `Annotated` and `| None`."""
-    optional, checks = False, tuple(field.metadata) if field else ()
-    while True:
-        if get_origin(annotation) is Annotated:
-            annotation, *extra = get_args(annotation)
-            checks += tuple(check for part in extra for check in getattr(part, "metadata", [part]))
-        elif get_origin(annotation) in (Union, types.UnionType) and type(None) in get_args(annotation):
-            optional = True
-            annotation = next(arg for arg in get_args(annotation) if arg is not type(None))
-        else:
-            return Kind(annotation, optional, checks, field)
-
-
-def kind_at(model: type[BaseModel], path: Sequence[str | int]) -> Kind | None:
-    """What may stand at `path` below `model`; None where the model has no such key."""
-    kind = Kind(model)
-    for key in path:
-        below = _below(kind, key)
-        if below is None:
-            return None
-        kind = below
-    return kind
-
-
-def _below(kind: Kind, key: str | int) -> Kind | None:
-    arguments = get_args(kind.type)
-    if kind.is_model:
-        field = kind.type.model_fields.get(key)
-        return kind_of(field.annotation, field=field) if field else None
-    if get_origin(kind.type) is dict and len(arguments) == 2:
-        return kind_of(arguments[1])
-    if get_origin(kind.type) is tuple and isinstance(key, int):
-        return kind_of(arguments[0] if Ellipsis in arguments else arguments[min(key, len(arguments) - 1)])
-    return Kind(Any) if kind.type is Any else None
-
-
-def validated(model: type[ModelT], document: Document, error: type[OrchestratorError]) -> ModelT:
-    """`document` as a `model`. Raises `error` with every problem, in the order of the file."""
-    try:
-        return model.model_validate(document.data)
-    except ValidationError as fault:
-        raise error(problems_from(fault, document, model)) from None
+def _faults(error: ValidationError, document: Document, model: type[BaseModel]) -> list[_Fault]:
+    """The errors at or below what could be read; those of a union's branches as one."""
+    found: dict[KeyPath, _Fault] = {}
+    for detail in error.errors(include_url=False):
+        fault = _Fault.of(detail, document, model)
+        if not any(fault.path[: len(path)] == path for path in document.unread):
+            kept = found.get(fault.path)
+            found[fault.path] = fault if kept is None or kept.kind == "union" else kept
+    return list(found.values())
 
 
 def problems_from(error: ValidationError, document: Document, model: type[BaseModel]) -> tuple[Problem, ...]:
     """Every problem in `error`, told in plain words, in the order of the file."""
-    faults = [_Fault.of(detail, document, model) for detail in error.errors(include_url=False)]
+    faults = _faults(error, document, model)
     misspelt = {(fault.path[:-1], fault.near) for fault in faults if fault.kind == "extra_forbidden"}
     told = [fault for fault in faults if fault.kind != "missing" or (fault.path[:-1], fault.path[-1]) not in misspelt]
     return document.placed(Problem(dotted(fault.path), *fault.told()) for fault in told)
@@ -120,9 +57,14 @@ class _Fault:
     @classmethod
     def of(cls, detail: Mapping[str, Any], document: Document, model: type[BaseModel]) -> _Fault:
         path = tuple(key for key in detail["loc"] if key != "[key]")
+        kind = detail["type"]
         above = kind_at(model, path[:-1]) if path else None
+        if above is not None and above.is_union:
+            path = path[:-1]
+            above = kind_at(model, path[:-1])
+            kind = kind if kind in _LIMITS else "union"
         return cls(
-            kind=detail["type"],
+            kind=kind,
             path=path,
             found=detail["input"],
             context=detail.get("ctx", {}),
@@ -243,6 +185,14 @@ def short(limit: float) -> str:
     return f"{limit:,.0f}" if limit == int(limit) else f"{limit:g}"
 
 
+def _tell_union(fault: _Fault) -> tuple[str, str]:
+    what = f"{fault.wanted.words} is wanted, found {_shown(fault.found, fault.written)}"
+    if isinstance(fault.found, str) and not _is_number(fault.found, int):
+        near = did_you_mean(fault.found, map(str, fault.wanted.choices))
+        return what, near if near.startswith("did") else fault.advice(f"write {fault.wanted.words}")
+    return what, _type_advice(fault)
+
+
 def _tell_limit(fault: _Fault) -> tuple[str, str]:
     words = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
     limits = " and ".join(f"{words[name]} {short(fault.context[name])}" for name in words if name in fault.context)
@@ -268,6 +218,8 @@ def _tell_infinite(fault: _Fault) -> tuple[str, str]:
     return f"a finite number is wanted, found {fault.written or fault.found}", fault.advice("write a number")
 
 
+_LIMITS = ("greater_than_equal", "greater_than", "less_than_equal", "less_than")
+
 _TELL: Mapping[str, Callable[[_Fault], tuple[str, str]]] = {
     "missing": _tell_missing,
     "extra_forbidden": _tell_unknown,
@@ -278,5 +230,6 @@ _TELL: Mapping[str, Callable[[_Fault], tuple[str, str]]] = {
     "finite_number": _tell_infinite,
     "too_long": _tell_length,
     **dict.fromkeys(("int_type", "float_type", "bool_type", "model_type", "tuple_type", "dict_type"), _tell_type),
-    **dict.fromkeys(("greater_than_equal", "greater_than", "less_than_equal", "less_than"), _tell_limit),
+    "union": _tell_union,
+    **dict.fromkeys(_LIMITS, _tell_limit),
 }

@@ -18,9 +18,13 @@ def parsed(text: str) -> Document:
 
 
 def refusal(text: str) -> str:
-    with pytest.raises(RecipeError) as caught:
-        parsed(text)
-    return str(caught.value)
+    """What is told of `text`: as an error where nothing of it can be read, else as the document's problems."""
+    try:
+        document = parsed(text)
+    except RecipeError as error:
+        return str(error)
+    assert document.problems and document.unread
+    return "\n".join(map(str, document.problems))
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,8 @@ VERBS = {
     "cancel": "Let a run save, and end it.",
     "resume": "Go on from the last checkpoint, on any allocation.",
     "sync": "Bring to MLflow what it has not got yet.",
+    "cluster": "Write a profile of the cluster at hand.",
+    "fit": "Predict the largest micro-batch that fits a GPU.",
 }
 """Each verb and its one-line help: `--help` needs no more than this table."""
 
@@ -58,13 +60,25 @@ def orchestrate() -> None:
     """
 
 
+def _tell(error: OrchestratorError, *, as_json: bool) -> None:
+    """The problems as data on stdout, or as lines on stderr."""
+    if as_json:
+        from orchestrator.cli.render.text import json_text
+
+        click.echo(json_text({"problems": [problem.as_json() for problem in error.problems]}))
+        return
+    click.echo(str(error), err=True)
+    if len(error.problems) > 1:
+        click.echo(f"{len(error.problems)} problems", err=True)
+
+
 def main() -> int:
     """Run a verb; the only place where an error becomes lines on stderr and an exit code."""
     try:
         result = orchestrate.main(standalone_mode=False)
         return result if isinstance(result, int) else 0
     except OrchestratorError as error:
-        click.echo(str(error), err=True)
+        _tell(error, as_json="--json" in sys.argv)
         return error.exit_code
     except click.ClickException as error:
         error.show()

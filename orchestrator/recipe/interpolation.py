@@ -16,16 +16,16 @@ from typing import Any
 
 from orchestrator.documents import Document, KeyPath, dotted
 from orchestrator.errors import Problem, RecipeError, did_you_mean
+from orchestrator.kinds import kind_at
 from orchestrator.recipe.plan_names import PLAN_NAMES
 from orchestrator.recipe.schema import Recipe
-from orchestrator.validation import kind_at
 
 _START = re.compile(r"(?P<escape>\\*)\$\{\s*(?P<name>[^\s${}:,]*)\s*(?P<colon>:?)")
 _LITERAL = re.compile(r"\$\{(?=\s*(?:plan\.|oc\.env\s*:))")
 
 
 def interpolated(document: Document) -> Document:
-    """`document` with every `${a.b}` replaced. Raises RecipeError with all problems, each placed."""
+    """`document` with every `${a.b}` replaced; with problems, no value that holds one counts as read."""
     texts = _interpolations(document.data)
     if not texts:
         return document
@@ -37,9 +37,10 @@ def interpolated(document: Document) -> Document:
         document = replace(document, data=_resolved(document.data, problems))
         inserted = _interpolations(document.data)
         problems = problems or [problem for path, text in inserted for problem in _refused(path, text)]
-    if problems:
-        raise RecipeError(document.placed(problems))
-    return document
+    if not problems:
+        return document
+    told = (*document.problems, *document.placed(problems))
+    return replace(document, problems=told, unread=document.unread | {path for path, _ in texts})
 
 
 def _interpolations(data: Any) -> list[tuple[KeyPath, str]]:

@@ -13,15 +13,14 @@ from typing import Any
 
 from orchestrator.documents import Document, KeyPath, Place, dotted, parse_yaml
 from orchestrator.errors import Problem, RecipeError
+from orchestrator.kinds import kind_at
 from orchestrator.recipe.schema import Recipe
-from orchestrator.validation import kind_at
 
 
 def with_overrides(document: Document, overrides: Sequence[str]) -> Document:
-    """`document` with every `KEY=VALUE` of `overrides` in it, later ones last. Raises RecipeError with all problems."""
+    """`document` with every `KEY=VALUE` of `overrides` in it, later ones last, and with the problems of those."""
     if not overrides:
         return document
-    problems: list[Problem] = []
     document = replace(
         document, data=copy.deepcopy(document.data), places=dict(document.places), written=dict(document.written)
     )
@@ -29,10 +28,15 @@ def with_overrides(document: Document, overrides: Sequence[str]) -> Document:
         try:
             document = _with_override(document, override)
         except RecipeError as error:
-            problems += error.problems
-    if problems:
-        raise RecipeError(problems)
+            meant = frozenset({_meant(override.partition("=")[0])})
+            problems = (*document.problems, *error.problems)
+            document = replace(document, problems=problems, unread=document.unread | meant)
     return document
+
+
+def _meant(key: str) -> KeyPath:
+    """The path that an override which cannot be read was about."""
+    return tuple(int(part) if part.isdecimal() else part for part in key.split("."))
 
 
 def _with_override(document: Document, override: str) -> Document:
@@ -87,14 +91,14 @@ def _value(text: str, path: KeyPath, place: Place) -> Document:
     if kind is not None and kind.is_text and not (kind.optional and text == "null"):
         return Document(place.source, text, {})
     try:
-        return parse_yaml(text, place.source, RecipeError, override_of=place.key)
+        value = parse_yaml(text, place.source, RecipeError, override_of=place.key)
+        problems = value.problems
     except RecipeError as error:
-        raise RecipeError(
-            [
-                replace(problem, fix="write a YAML value; quote what the shell would change")
-                for problem in error.problems
-            ]
-        ) from None
+        problems = error.problems
+    if problems:
+        fix = "write a YAML value; quote what the shell would change"
+        raise RecipeError([replace(problem, fix=fix) for problem in problems])
+    return value
 
 
 def merged(old: Any, new: Any) -> Any:

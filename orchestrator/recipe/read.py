@@ -8,11 +8,11 @@ from pathlib import Path
 
 from orchestrator.documents import Document, dump_yaml, parse_document, read_document
 from orchestrator.errors import Problem, RecipeError
-from orchestrator.recipe.check import check_recipe
+from orchestrator.recipe.check import RULES
 from orchestrator.recipe.interpolation import from_environment, interpolated
 from orchestrator.recipe.overrides import with_overrides
 from orchestrator.recipe.schema import Environment, Recipe
-from orchestrator.validation import validated
+from orchestrator.survey import Check, surveyed
 
 
 @dataclass(frozen=True)
@@ -44,16 +44,15 @@ class ReadRecipe:
             raise RecipeError(placed)
 
 
-def read_recipe(path: Path | str, overrides: Sequence[str] = ()) -> ReadRecipe:
+def read_recipe(path: Path | str, overrides: Sequence[str] = (), *, checks: Sequence[Check[Recipe]] = ()) -> ReadRecipe:
     """The recipe in the YAML file `path`, with `overrides` (`a.b=c`), interpolated, validated and checked.
 
-    Reads the environment for `${oc.env:X}`. Raises RecipeError with all problems of the first stage that finds any:
-    the text, the overrides, the interpolations, the types, the fields against each other.
+    Reads the environment for `${oc.env:X}`. Raises RecipeError with all problems at once: of the text, the overrides,
+    the interpolations, the types, the fields against each other, and of further `checks`.
     """
     document = interpolated(with_overrides(read_document(path, RecipeError), overrides))
-    recipe = validated(Recipe, document, RecipeError)
+    recipe = surveyed(Recipe, document, (*RULES, *checks), RecipeError)
     read = ReadRecipe(recipe, document, Path(path).parent)
-    read.refuse(check_recipe(recipe))
     secret = from_environment(replace(document, data={"env": recipe.env.model_dump()}))
     return replace(read, environment=_variables(Environment.model_validate(secret.data["env"])))
 
@@ -63,7 +62,7 @@ def recipe_from_stored(text: str, source: str) -> Recipe:
 
     Raises RecipeError.
     """
-    return validated(Recipe, parse_document(text, source, RecipeError), RecipeError)
+    return surveyed(Recipe, parse_document(text, source, RecipeError), (), RecipeError)
 
 
 def _variables(env: Environment) -> dict[str, str]:

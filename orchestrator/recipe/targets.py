@@ -9,32 +9,63 @@ from __future__ import annotations
 import ast
 import importlib.machinery
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from orchestrator.errors import Problem, did_you_mean
 from orchestrator.recipe.schema import Recipe
+from orchestrator.survey import Check
 
 _SUFFIXES = (".py", *importlib.machinery.EXTENSION_SUFFIXES)
 
 
+def target_checks(folder: Path) -> tuple[Check[Recipe], ...]:
+    """One check a section: every target and script that is not there. `folder` holds the recipe."""
+
+    def check_of(targets: Callable[[Recipe], Iterator[tuple[str, str]]]) -> Check[Recipe]:
+        return lambda recipe: (
+            problem for key, target in targets(recipe) for problem in _check_target(key, target, folder)
+        )
+
+    return (*map(check_of, _TARGETS), lambda recipe: _check_command(recipe.command, folder))
+
+
 def check_targets(recipe: Recipe, folder: Path) -> tuple[Problem, ...]:
-    """Every target and script of `recipe` that is not there; `where` is its dotted key. `folder` holds the recipe."""
-    problems = [problem for key, target in _targets(recipe) for problem in _check_target(key, target, folder)]
-    return (*problems, *_check_command(recipe.command, folder))
+    """Every target and script of a whole `recipe` that is not there; `where` is its dotted key."""
+    return tuple(problem for check in target_checks(folder) for problem in check(recipe))
 
 
-def _targets(recipe: Recipe) -> Iterator[tuple[str, str]]:
-    """(dotted key, `module:attribute`) of everything the recipe names."""
+def _model_target(recipe: Recipe) -> Iterator[tuple[str, str]]:
     if recipe.model is not None:
         yield "model.target", recipe.model.target
-    for section, datasets in (("datasets", recipe.datasets), ("validation", recipe.validation)):
-        yield from ((f"{section}.{index}.target", dataset.target) for index, dataset in enumerate(datasets))
+
+
+def _dataset_targets(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    yield from ((f"datasets.{index}.target", dataset.target) for index, dataset in enumerate(recipe.datasets))
+
+
+def _validation_targets(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    yield from ((f"validation.{index}.target", dataset.target) for index, dataset in enumerate(recipe.validation))
+
+
+def _loss_targets(recipe: Recipe) -> Iterator[tuple[str, str]]:
     if recipe.loss is not None:
         yield "loss.target", recipe.loss.target
         if recipe.loss.count is not None:
             yield "loss.count", recipe.loss.count
+
+
+def _optimizer_target(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    if recipe.optimizer.target is not None:
+        yield "optimizer.target", recipe.optimizer.target
+
+
+def _metric_targets(recipe: Recipe) -> Iterator[tuple[str, str]]:
     yield from ((f"metrics.{name}.target", metric.target) for name, metric in recipe.metrics.items())
+
+
+_TARGETS = (_model_target, _dataset_targets, _validation_targets, _loss_targets, _optimizer_target, _metric_targets)
+"""(dotted key, `module:attribute`) of everything a section names."""
 
 
 def _check_target(key: str, target: str, folder: Path) -> Iterator[Problem]:

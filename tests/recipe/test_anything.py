@@ -12,7 +12,7 @@ from orchestrator.errors import RecipeError
 from orchestrator.recipe.check import check_recipe
 from orchestrator.recipe.interpolation import interpolated
 from orchestrator.recipe.schema import Recipe
-from orchestrator.validation import validated
+from orchestrator.survey import surveyed
 
 KEYS = [
     *Recipe.model_fields,
@@ -60,7 +60,7 @@ GOOD: dict[str, Any] = {
 def test_a_recipe_with_anything_in_it_is_read_or_refused(changes: dict[str, Any]) -> None:
     document = parse_document(dump_yaml({**GOOD, **changes}), "recipe.yaml", RecipeError)
     try:
-        recipe = validated(Recipe, interpolated(document), RecipeError)
+        recipe = surveyed(Recipe, interpolated(document), (), RecipeError)
     except RecipeError as error:
         for problem in error.problems:
             assert problem.where.startswith("recipe.yaml:")

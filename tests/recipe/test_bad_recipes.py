@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import RecipeError
+from orchestrator.plan.effective import check_batch
 from orchestrator.recipe.read import read_recipe
-from orchestrator.recipe.targets import check_targets
+from orchestrator.recipe.targets import target_checks
 
 FOLDER = Path(__file__).parent.parent / "recipes_bad"
 NAMES = sorted(file.stem for file in FOLDER.glob("*.yaml"))
@@ -16,8 +17,7 @@ NAMES = sorted(file.stem for file in FOLDER.glob("*.yaml"))
 
 def refusal(name: str) -> RecipeError:
     with pytest.raises(RecipeError) as caught:
-        read = read_recipe(f"{name}.yaml")
-        read.refuse(check_targets(read.recipe, read.folder))
+        read_recipe(f"{name}.yaml", checks=(*target_checks(Path()), check_batch))
     return caught.value
 
 

@@ -66,10 +66,102 @@ def test_a_warm_up_ends_before_the_training_where_the_recipe_can_tell(changes: d
         ({"name": "adam", "scaling": "sqrt"}, ["optimizer.scaling"]),
         ({"name": "adam", "scaling": "none"}, []),
         ({"name": "adam", "scaling": "sqrt", "base_batch": 256}, []),
+        ({"name": "nadam", "betas": [0.9, 0.95], "eps": 1e-6, "weight_decay": 0.1}, []),
+        ({"name": "radam", "nesterov": True, "momentum": 0.9}, ["optimizer.momentum", "optimizer.nesterov"]),
+        ({"name": "rmsprop", "momentum": 0.9, "eps": 1e-6, "weight_decay": 0.1}, []),
+        ({"name": "rmsprop", "betas": [0.9, 0.95], "nesterov": True}, ["optimizer.betas", "optimizer.nesterov"]),
+        ({"name": "adafactor", "weight_decay": 0.1}, []),
+        ({"name": "adafactor", "eps": 1e-6}, ["optimizer.eps"]),
+        ({"name": "lamb", "target": "o:lamb", "args": {"betas": [0.9, 0.95]}}, []),
+        ({"name": "lamb", "target": "o:lamb", "betas": [0.9, 0.95]}, ["optimizer.betas"]),
+        ({"name": "lars", "target": "o:lars", "momentum": 0.9}, ["optimizer.momentum"]),
+        ({"name": "other", "target": "o:o", "weight_decay": 0.1}, ["optimizer.weight_decay"]),
     ],
 )
 def test_an_optimizer_has_its_own_settings_only(optimizer: dict[str, Any], refused: list[str]) -> None:
     assert keys(GOOD, optimizer={"lr": 0.1, **optimizer}) == refused
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "with_model", "with_command"),
+    [
+        ({"name": "lamb"}, ["optimizer.name"], []),
+        ({"name": "other", "target": "o:o"}, [], ["optimizer.target"]),
+        ({"name": "adamw", "target": "o:o"}, ["optimizer.target"], ["optimizer.target"]),
+        ({"name": "adamw", "args": {"a": 1}}, ["optimizer.args"], ["optimizer.args"]),
+        (
+            {"name": "lars", "weight_decay": 0.1},
+            ["optimizer.weight_decay", "optimizer.name"],
+            ["optimizer.weight_decay"],
+        ),
+    ],
+)
+def test_an_optimizer_that_torch_does_not_have_comes_with_a_target_but_for_a_command(
+    optimizer: dict[str, Any], with_model: list[str], with_command: list[str]
+) -> None:
+    assert keys(GOOD, optimizer={"lr": 0.1, **optimizer}) == with_model
+    assert keys(COMMAND, optimizer={"lr": 0.1, **optimizer}) == with_command
+
+
+@pytest.mark.parametrize(
+    ("batch", "refused"),
+    [
+        ({"effective": 64, "micro": 4, "equal_micro": True}, []),
+        ({"effective": 64, "micro": "auto", "equal_micro": True}, []),
+        ({"effective": 64, "equal_micro": True}, ["batch.equal_micro"]),
+        ({"per_gpu": 64, "micro_multiple": 8}, ["batch.micro_multiple"]),
+        ({"effective": 64, "micro": 8, "micro_multiple": 8}, []),
+        ({"effective": 64, "micro": 7, "micro_multiple": 8}, ["batch.micro_multiple"]),
+        ({"effective": 64, "micro": "auto", "micro_multiple": 8}, []),
+        ({"effective": 64, "micro": 8, "micro_multiple": 8, "equal_micro": True}, ["batch.micro_multiple"]),
+        ({"effective": 64, "micro": 8, "equal_micro": True, "on_indivisible": "uneven"}, ["batch.equal_micro"]),
+        ({"effective": 64, "micro": 8, "equal_micro": True, "on_indivisible": "nearest"}, []),
+    ],
+)
+def test_what_is_asked_of_micro_batches_has_something_to_limit(batch: dict[str, Any], refused: list[str]) -> None:
+    assert keys(GOOD, batch=batch) == refused
+
+
+@pytest.mark.parametrize(
+    ("batch", "refused"),
+    [
+        ({"effective": 64, "unit": "tokens", "sequence_length": 16}, []),
+        ({"effective": 64, "unit": "tokens"}, ["batch.unit"]),
+        ({"effective": 64, "sequence_length": 16}, ["batch.sequence_length"]),
+        ({"effective": 65, "unit": "tokens", "sequence_length": 16}, ["batch.effective"]),
+        ({"effective": 15, "unit": "tokens", "sequence_length": 16}, ["batch.effective"]),
+        ({"per_gpu": 4, "unit": "tokens", "sequence_length": 16}, ["batch.unit"]),
+    ],
+)
+def test_a_batch_in_tokens_is_a_whole_number_of_samples_of_one_length(
+    batch: dict[str, Any], refused: list[str]
+) -> None:
+    assert keys(GOOD, batch=batch) == refused
+
+
+def test_the_nearest_numbers_of_tokens_are_told_and_none_of_them_is_zero() -> None:
+    fixes = []
+    for effective in (1_000_000, 15):
+        batch = {"effective": effective, "unit": "tokens", "sequence_length": 4096}
+        (problem,) = check_recipe(Recipe.model_validate({**GOOD, "batch": batch}))
+        fixes.append(problem.fix)
+    assert fixes == ["write 999424 or 1003520", "write 4096"]
+
+
+def test_with_a_batch_in_tokens_the_tokens_of_every_sample_are_known() -> None:
+    batch = {"effective": 64, "unit": "tokens", "sequence_length": 16}
+    assert keys(GOOD, batch=batch, duration={"tokens": 1000}) == []
+    assert keys(COMMAND, batch=batch, duration={"tokens": 1000}) == []
+    assert keys(COMMAND, batch=batch, duration={"epochs": 1}) == ["duration.epochs"]
+    for tokens, refused in ((16, []), (17, ["datasets.0.tokens_per_sample"])):
+        datasets = [{**GOOD["datasets"][0], "tokens_per_sample": tokens}]
+        assert keys(GOOD, batch=batch, datasets=datasets) == refused
+
+
+def test_a_warm_up_in_steps_of_a_batch_in_tokens_is_measured_in_samples() -> None:
+    batch = {"effective": 160, "unit": "tokens", "sequence_length": 16}
+    for steps, refused in ((20, []), (21, ["schedule.warmup"])):
+        assert keys(GOOD, batch=batch, schedule={"warmup": {"steps": steps}}) == refused
 
 
 def test_a_batch_per_gpu_may_have_a_reference_batch_but_no_way_to_be_uneven() -> None:

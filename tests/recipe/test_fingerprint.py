@@ -8,6 +8,7 @@ import pytest
 
 from orchestrator.recipe.fingerprint import fingerprint
 from orchestrator.recipe.read import read_recipe
+from orchestrator.recipe.schema import Recipe
 
 TINY = Path(__file__).parent.parent / "data" / "recipes" / "tiny.yaml"
 
@@ -49,3 +50,55 @@ def test_a_secret_does_not_enter(monkeypatch: pytest.MonkeyPatch) -> None:
     first = of("env.variables.T=${oc.env:A_TOKEN}")
     monkeypatch.setenv("A_TOKEN", "another")
     assert of("env.variables.T=${oc.env:A_TOKEN}") == first
+
+
+FIRST = {
+    "name": "first",
+    "seed": 7,
+    "model": {"target": "model:build", "args": {"width": 16}},
+    "loss": {"target": "model:loss"},
+    "datasets": [{"name": "a", "target": "data:a", "num_samples": 64, "chars_per_sample": 9}],
+    "validation": [{"name": "b", "target": "data:b", "num_samples": 32}],
+    "batch": {"effective": 16, "micro": 8},
+    "optimizer": {"name": "adamw", "lr": 0.1, "base_batch": 8, "weight_decay": 0.01},
+    "schedule": {"name": "cosine", "warmup": {"steps": 2}},
+    "duration": {"epochs": 4},
+}
+"""As the first version knew it; its fingerprint then."""
+FIRST_FINGERPRINT = "a14a7fa116783980b36541401e1cd36690bad2c9d6351e0d7739b845e317d763"
+
+
+def test_a_recipe_of_the_first_version_keeps_its_fingerprint() -> None:
+    """A new key must not make another experiment of a recipe that does not use it: list it in ADDED_LATER."""
+    assert fingerprint(Recipe.model_validate(FIRST), "abc") == FIRST_FINGERPRINT
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "batch.unit=samples",
+        "batch.equal_micro=false",
+        "batch.micro_multiple=1",
+        "optimizer.args={}",
+        "activation_checkpointing=false",
+    ],
+)
+def test_a_later_key_at_its_default_does_not_enter(override: str) -> None:
+    assert of(override) == of()
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("batch.micro=8", "batch.equal_micro=true"),
+        ("batch.micro=8", "batch.micro_multiple=8"),
+        ("batch.micro=8", "activation_checkpointing=true"),
+        ("batch.micro=8", "batch.unit=tokens", "batch.sequence_length=4"),
+    ],
+)
+def test_a_later_key_that_is_used_enters(overrides: tuple[str, ...]) -> None:
+    assert of(*overrides) != of("batch.micro=8")
+
+
+def test_what_only_a_warning_hangs_on_does_not_enter() -> None:
+    assert of("batch.critical=4", "datasets.0.language=zh", "validation.0.language=zh") == of()

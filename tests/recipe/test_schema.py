@@ -10,9 +10,9 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from orchestrator.cluster import Cluster, NodeType, Partition
+from orchestrator.kinds import kind_at, kind_of
 from orchestrator.patterns import WORDS
 from orchestrator.recipe import schema
-from orchestrator.validation import kind_at, kind_of
 
 ROOT = Path(__file__).parent.parent.parent
 MODELS = [model for model in vars(schema).values() if isinstance(model, type) and issubclass(model, schema.Section)]

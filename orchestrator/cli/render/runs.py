@@ -1,0 +1,45 @@
+"""Runs as the text people read: what was submitted, a table of states, progress, an outcome. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from orchestrator.submit.runs import RunStatus
+
+
+def submitted(facts: dict[str, Any]) -> str:
+    """What `submit` prints when it returns: what a person needs next, one thing a line."""
+    lines = [f"run    {facts['run_dir']}", f"job    {facts['job_id']}", f"track  {facts['mlflow_ui']}"]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def status_table(rows: Sequence[RunStatus]) -> str:
+    """Runs, one a line, aligned."""
+    cells = [
+        (row.name, row.state, row.job_id or "-", _step(row), ",".join(row.nodes) or "-", row.reason) for row in rows
+    ]
+    table = [("RUN", "STATE", "JOB", "STEP", "NODES", "WHY"), *cells]
+    widths = [max(len(line[column]) for line in table) for column in range(5)]
+    aligned = ("  ".join(f"{cell:<{width}}" for cell, width in zip(line, [*widths, 0], strict=True)) for line in table)
+    return "".join(f"{line.rstrip()}\n" for line in aligned)
+
+
+def _step(row: RunStatus) -> str:
+    if row.step is None:
+        return "-"
+    return str(row.step) if row.num_steps is None else f"{row.step}/{row.num_steps}"
+
+
+def progress_line(row: RunStatus) -> str:
+    """One line of talk about a run that is being waited for."""
+    loss = row.metrics.get("train/loss")
+    tail = "" if loss is None else f", loss {loss:.4g}"
+    return f"{row.name}: {row.state}" if row.step is None else f"{row.name}: {row.state}, step {_step(row)}{tail}"
+
+
+def outcome(row: RunStatus) -> str:
+    """How a run ended: its last validation metrics, or why it failed."""
+    lines = [f"{row.state}   {row.reason}".rstrip()]
+    lines += [f"{name:<16} {value:.6g}" for name, value in sorted(row.metrics.items()) if name.startswith("val/")]
+    return "".join(f"{line}\n" for line in lines)

@@ -1,0 +1,66 @@
+"""A BatchNorm in the model's code is found by reading it, wherever its modules reach; nothing of it runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from orchestrator.recipe.code_facts import batch_norm_in
+from orchestrator.recipe.schema import Recipe, Target
+
+CODE: dict[str, dict[str, str]] = {
+    "none": {"model.py": "# BatchNorm2d\ndef build():\n    'No BatchNorm2d.'\n    return nn.Linear(1, 1)"},
+    "attribute": {"model.py": "from torch import nn\n\ndef build():\n    return nn.BatchNorm2d(3)"},
+    "synchronised": {"model.py": "import torch\nbuild = torch.nn.SyncBatchNorm"},
+    "lazy": {"model.py": "import torch\nbuild = torch.nn.LazyBatchNorm3d"},
+    "function": {"model.py": "from torch.nn.functional import batch_norm\n"},
+    "renamed": {"model.py": "from torch.nn import (\n    BatchNorm1d as Norm,\n)\n"},
+    "the first of several": {"model.py": "\nif True:\n    f = nn.BatchNorm1d\ng = nn.BatchNorm2d"},
+    "sibling": {"model.py": "import blocks", "blocks.py": "import torch\nN = torch.nn.BatchNorm2d"},
+    "sibling of a sibling": {"model.py": "import a", "a.py": "from b import x", "b.py": "N = nn.BatchNorm2d"},
+    "in a package": {"model.py": "from parts.deep import B", "parts/deep.py": "\nN = nn.BatchNorm2d"},
+    "module from a package": {"model.py": "from parts import deep", "parts/deep.py": "\nN = nn.BatchNorm2d"},
+    "relative": {"model.py": "import p.a", "p/a.py": "from .b import c", "p/b.py": "N = nn.BatchNorm2d"},
+    "relative module": {"model.py": "import p.a", "p/a.py": "from . import b", "p/b.py": "N = nn.BatchNorm2d"},
+    "two levels up": {"model.py": "import p.q.a", "p/q/a.py": "from ..b import c", "p/b.py": "N = nn.BatchNorm2d"},
+    "a module that is not imported": {"model.py": "import a", "a.py": "", "other.py": "N = nn.BatchNorm2d"},
+    "in a circle": {"model.py": "import a", "a.py": "import model, b", "b.py": "N = nn.BatchNorm2d"},
+    "an own one that is frozen": {"model.py": "class FrozenBatchNorm2d: ...\nbuild = FrozenBatchNorm2d"},
+    "broken": {"model.py": "def build(:"},
+    "not there": {},
+}  # fmt: skip
+FOUND = {
+    "attribute": "model.py:4",
+    "synchronised": "model.py:2",
+    "lazy": "model.py:2",
+    "function": "model.py:1",
+    "renamed": "model.py:1",
+    "the first of several": "model.py:3",
+    "sibling": "blocks.py:2",
+    "sibling of a sibling": "b.py:1",
+    "in a package": "parts/deep.py:2",
+    "module from a package": "parts/deep.py:2",
+    "relative": "p/b.py:1",
+    "relative module": "p/b.py:1",
+    "two levels up": "p/b.py:1",
+    "in a circle": "b.py:1",
+}
+
+
+def recipe(target: str | None) -> Recipe:
+    model = None if target is None else Target(target=target)
+    return Recipe.model_construct(model=model)
+
+
+@pytest.mark.parametrize("name", CODE)
+def test_a_batch_norm_is_told_by_its_place(name: str, tmp_path: Path) -> None:
+    for file, text in CODE[name].items():
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_text(text)
+    assert batch_norm_in(recipe("model:build"), tmp_path) == FOUND.get(name)
+
+
+def test_an_installed_model_and_a_command_are_not_looked_at(tmp_path: Path) -> None:
+    assert batch_norm_in(recipe("torchvision.models:resnet50"), tmp_path) is None
+    assert batch_norm_in(recipe(None), tmp_path) is None
