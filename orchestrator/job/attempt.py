@@ -24,6 +24,7 @@ from orchestrator.job.verdict import Verdict, judge
 from orchestrator.machine import detect_accelerator, num_usable_cpus, process_start_time
 from orchestrator.plan.plan import Plan, make_plan, plan_from_json, plan_to_json
 from orchestrator.processes import next_signal
+from orchestrator.recipe.code_facts import batch_norm_in
 from orchestrator.recipe.read import recipe_from_stored
 from orchestrator.recipe.schema import Recipe
 from orchestrator.run_dir import AttemptDir, RunDir
@@ -96,10 +97,23 @@ def real_allocation(job: Job, env: Mapping[str, str]) -> Allocation:
     return allocation_local(job.recipe, accelerator=accelerator, host=host, usable_cpus=num_usable_cpus())
 
 
+def _plan_again(job: Job, allocation: Allocation) -> Plan:
+    """The plan on the allocation that the job really got; which micro-batch fits was found at submission."""
+    submitted = plan_from_json(read_json(job.run.plan))
+    return make_plan(
+        job.recipe,
+        job.cluster,
+        allocation,
+        place=lambda key: f"{job.run.recipe} {key}",
+        memory=submitted.memory,
+        batch_norm=batch_norm_in(job.recipe, job.run.snapshot_recipe),
+    )
+
+
 def run_attempt(job: Job, attempt: AttemptDir, forwarder: Forwarder) -> Verdict:
     """Start the workers once, wait for their end, and say how it was. Raises OrchestratorError before they start."""
     allocation = real_allocation(job, os.environ)
-    plan = make_plan(job.recipe, job.cluster, allocation, where=f"{job.run.recipe} batch.effective")
+    plan = _plan_again(job, allocation)
     meeting = arrange_meeting(allocation, job.cluster, job_id=job.job_id, attempt=attempt.number)
     launch = _write_attempt(job, attempt, allocation, plan, meeting)
     step = _start(job, attempt, allocation, launch["shutdown_timeout_s"])

@@ -6,16 +6,24 @@ every rank trains by it.
 
 from __future__ import annotations
 
+import math
+import types
 import typing
-from dataclasses import asdict, dataclass, fields, is_dataclass
-from typing import Any, Literal
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from fractions import Fraction
+from typing import Any, Literal, TypeVar
 
 from orchestrator.cluster import Allocation, Cluster
 from orchestrator.errors import Problem, RecipeError
-from orchestrator.plan.batch import BatchPlan, Indivisible, balanced, batch_per_gpu, plan_batch
+from orchestrator.plan.batch import BatchPlan
+from orchestrator.plan.effective import effective_batch
 from orchestrator.plan.learning_rate import LearningRatePlan, plan_learning_rate
+from orchestrator.plan.memory import MemoryPlan
+from orchestrator.plan.resources import cpus_per_node, partition_name
 from orchestrator.plan.schedule import SchedulePlan, num_steps, total_samples, warmup_samples
-from orchestrator.plan.tokens import tokens_per_epoch
+from orchestrator.plan.tokens import tokens_per_sample
+from orchestrator.plan.warnings import Judged, PlanWarning, warnings_of
 from orchestrator.recipe.schema import Recipe
 from orchestrator.units import parse_walltime
 
@@ -46,14 +54,6 @@ class DataShare:
 
 
 @dataclass(frozen=True)
-class PlanWarning:
-    """Something legal that people usually do not mean; `code` is stable."""
-
-    code: str
-    message: str
-
-
-@dataclass(frozen=True)
 class Plan:
     """Everything a run derives from its recipe and its allocation."""
 
@@ -65,6 +65,8 @@ class Plan:
     data: tuple[DataShare, ...]
     total_tokens: int | None
     warnings: tuple[PlanWarning, ...]
+    memory: MemoryPlan | None = None
+    """The prediction behind the micro-batch, where there is one."""
 
     @property
     def most_gpu_hours(self) -> float | None:
@@ -73,61 +75,74 @@ class Plan:
         return None if walltime_s is None else walltime_s / 3600 * self.topology.world_size
 
 
-def make_plan(recipe: Recipe, cluster: Cluster, allocation: Allocation, *, where: str = "batch") -> Plan:
-    """The plan of `recipe` on `allocation`. Raises RecipeError, placed at `where`, when no exact plan exists."""
-    batch = _batch(recipe, allocation.world_size, where)
-    size = batch.effective_batch_size
-    epoch = sum(dataset.num_samples for dataset in recipe.datasets) or None
-    tokens = tokens_per_epoch(recipe.datasets)
-    total = total_samples(recipe.duration, effective_batch_size=size, samples_per_epoch=epoch, tokens_per_epoch=tokens)
-    warmup = warmup_samples(recipe.schedule.warmup, total=total, effective_batch_size=size, samples_per_epoch=epoch)
-    data = tuple(DataShare(d.name, d.num_samples, total / epoch) for d in recipe.datasets) if epoch else ()
+def make_plan(
+    recipe: Recipe,
+    cluster: Cluster,
+    allocation: Allocation,
+    *,
+    place: Callable[[str], str] = str,
+    memory: MemoryPlan | None = None,
+    batch_norm: str | None = None,
+) -> Plan:
+    """The plan of `recipe` on `allocation`. Raises RecipeError, its key told by `place`, when no exact plan exists.
+
+    `memory` says which micro-batch fits where the recipe says `batch.micro: auto`; `batch_norm` is the place of a
+    BatchNorm in the model's code.
+    """
+    batch = _told(effective_batch(recipe, world_size=allocation.world_size, memory=memory), place)
+    learning_rate = _told(plan_learning_rate(recipe.optimizer, effective_batch_size=batch.effective_in_unit), place)
+    tokens = tokens_per_sample(recipe.datasets, sequence_length=batch.sequence_length)
+    schedule = _schedule(recipe, batch.effective_batch_size, tokens)
+    total, epoch = schedule.total_samples, schedule.samples_per_epoch
+    passes = total / epoch if epoch else None
+    judged = Judged(recipe, batch, learning_rate, schedule, passes, allocation.world_size, batch_norm)
     return Plan(
         name=recipe.name,
         topology=_topology(recipe, cluster, allocation),
         batch=batch,
-        learning_rate=plan_learning_rate(
-            recipe.optimizer.lr,
-            optimizer=recipe.optimizer.name,
-            scaling=recipe.optimizer.scaling,
-            base_batch_size=recipe.optimizer.base_batch,
-            effective_batch_size=size,
-        ),
-        schedule=SchedulePlan(
-            name=recipe.schedule.name,
-            final_ratio=recipe.schedule.final_ratio,
-            warmup_samples=warmup,
-            warmup_steps=num_steps(warmup, size),
-            total_samples=total,
-            num_steps=num_steps(total, size),
-            samples_per_epoch=epoch,
-        ),
-        data=data,
-        total_tokens=-(-total * tokens // epoch) if tokens and epoch else None,
-        warnings=_warnings(batch, data),
+        learning_rate=learning_rate,
+        schedule=schedule,
+        data=tuple(DataShare(d.name, d.num_samples, passes) for d in recipe.datasets) if passes else (),
+        total_tokens=None if tokens is None else math.ceil(total * tokens),
+        memory=memory,
+        warnings=warnings_of(judged),
+    )
+
+
+PartT = TypeVar("PartT", BatchPlan, LearningRatePlan)
+
+
+def _told(part: PartT | Problem, place: Callable[[str], str]) -> PartT:
+    if isinstance(part, Problem):
+        raise RecipeError(replace(part, where=place(part.where)))
+    return part
+
+
+def _schedule(recipe: Recipe, size: int, tokens: Fraction | None) -> SchedulePlan:
+    epoch = sum(dataset.num_samples for dataset in recipe.datasets) or None
+    total = total_samples(recipe.duration, effective_batch_size=size, samples_per_epoch=epoch, tokens_per_sample=tokens)
+    warmup = warmup_samples(recipe.schedule.warmup, total=total, effective_batch_size=size, samples_per_epoch=epoch)
+    return SchedulePlan(
+        name=recipe.schedule.name,
+        final_ratio=recipe.schedule.final_ratio,
+        warmup_samples=warmup,
+        warmup_steps=num_steps(warmup, size),
+        total_samples=total,
+        num_steps=num_steps(total, size),
+        samples_per_epoch=epoch,
     )
 
 
 def requested_allocation(recipe: Recipe, cluster: Cluster, *, accelerator: Literal["cuda", "cpu"]) -> Allocation:
     """The allocation a recipe asks for; CPU cores by `cpus_per_gpu`, else the GPUs' share of the partition's node."""
     resources = recipe.resources
-    cpus = _share_of_node(recipe, cluster)
-    if resources.cpus_per_gpu is not None:
-        cpus = resources.cpus_per_gpu * resources.gpus_per_node
+    cpus = cpus_per_node(resources, cluster)
     return Allocation(resources.num_nodes, resources.gpus_per_node, cpus, accelerator=accelerator)
-
-
-def _share_of_node(recipe: Recipe, cluster: Cluster) -> int | None:
-    partition = cluster.partitions.get(partition_of(recipe, cluster) or "")
-    if partition is None:
-        return None
-    gpus = recipe.resources.gpus_per_node
-    return max(1, partition.nodes.cpus * gpus // max(partition.nodes.gpus, gpus))
 
 
 def partition_of(recipe: Recipe, cluster: Cluster) -> str | None:
     """The recipe's partition, else the profile's default one."""
-    return recipe.resources.partition or cluster.default_partition
+    return partition_name(recipe.resources, cluster)
 
 
 def _topology(recipe: Recipe, cluster: Cluster, allocation: Allocation) -> Topology:
@@ -140,47 +155,6 @@ def _topology(recipe: Recipe, cluster: Cluster, allocation: Allocation) -> Topol
         partition=partition_of(recipe, cluster),
         walltime_s=None if walltime is None else parse_walltime(walltime),
     )
-
-
-def _batch(recipe: Recipe, world_size: int, where: str) -> BatchPlan:
-    wanted = recipe.batch
-    if wanted.per_gpu is not None:
-        return batch_per_gpu(wanted.per_gpu, world_size=world_size, largest_micro_batch=wanted.micro)
-    assert wanted.effective is not None, "check_recipe lets exactly one through"
-    batch = plan_batch(
-        wanted.effective,
-        world_size=world_size,
-        largest_micro_batch=wanted.micro,
-        on_indivisible=wanted.on_indivisible,
-        tolerance=wanted.tolerance,
-    )
-    if isinstance(batch, Indivisible):
-        raise RecipeError(_indivisible_problem(batch, where))
-    return batch
-
-
-def _indivisible_problem(refused: Indivisible, where: str) -> Problem:
-    size, world = refused.effective_batch_size, refused.world_size
-    fix = f"use {_either(refused.batches)}, a world of {_either(refused.worlds)}"
-    if size < world:
-        return Problem(where, f"{size} samples cannot be shared by {world} ranks", fix)
-    uneven = " + ".join(map(str, balanced(size, world))) if world <= 8 else "the batch stays exact"
-    fix += f", or batch.on_indivisible: uneven ({uneven})"
-    return Problem(where, f"{size} cannot be shared evenly by {world} ranks", fix)
-
-
-def _either(numbers: tuple[int, ...]) -> str:
-    return " or ".join(map(str, numbers))
-
-
-def _warnings(batch: BatchPlan, data: tuple[DataShare, ...]) -> tuple[PlanWarning, ...]:
-    found = []
-    if batch.requested not in (None, batch.effective_batch_size):
-        text = f"the effective batch is {batch.effective_batch_size}, not {batch.requested}; the lr follows it"
-        found.append(PlanWarning("W_BATCH_CHANGED", text))
-    if batch.gradient_accumulation_steps > 64:
-        found.append(PlanWarning("W_ACCUM_HIGH", f"{batch.gradient_accumulation_steps} accumulation steps per update"))
-    return tuple(found)
 
 
 def plan_to_json(plan: Plan) -> dict[str, Any]:
@@ -197,10 +171,16 @@ def plan_from_json(value: dict[str, Any]) -> Plan:
 
 
 def _build(kind: Any, value: Any) -> Any:
-    """`value` as `kind`, a dataclass, a tuple of dataclasses, or a plain JSON type."""
-    if is_dataclass(kind):
+    """`value` as `kind`: a dataclass, one or None, a tuple of them, or a plain JSON type.
+
+    A field that an older version did not write takes its default.
+    """
+    if typing.get_origin(kind) is types.UnionType and value is not None:
+        kind = next(arg for arg in typing.get_args(kind) if arg is not types.NoneType)
+    if is_dataclass(kind) and value is not None:
         hints = typing.get_type_hints(kind)
-        return kind(**{f.name: _build(hints[f.name], value[f.name]) for f in fields(kind)})  # type: ignore[operator]
+        known = {f.name: _build(hints[f.name], value[f.name]) for f in fields(kind) if f.name in value}
+        return kind(**known)  # type: ignore[operator]
     if typing.get_origin(kind) is tuple and isinstance(value, list | tuple):
         return tuple(_build(typing.get_args(kind)[0], item) for item in value)
     return value

@@ -2,42 +2,86 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from orchestrator.cluster import Cluster, NodeType, Partition
 from orchestrator.errors import Problem, did_you_mean
-from orchestrator.recipe.schema import Resources
+from orchestrator.recipe.schema import Recipe, Resources
+from orchestrator.survey import Check
 from orchestrator.units import parse_bytes, parse_walltime
 
 
 def check_resources(resources: Resources, cluster: Cluster) -> tuple[Problem, ...]:
-    """What `cluster` cannot give. A profile without partitions (this machine) promises nothing and refuses nothing."""
-    if not cluster.partitions:
-        return ()
-    name = resources.partition or cluster.default_partition
-    if name is None:
+    """What `cluster` cannot give to whole `resources`."""
+    return tuple(problem for rule in _RULES for problem in rule(resources, cluster))
+
+
+def resource_checks(cluster: Cluster) -> tuple[Check[Recipe], ...]:
+    """One check a rule: what `cluster` cannot give. A profile without partitions (this machine) refuses nothing."""
+
+    def check_of(rule: Rule) -> Check[Recipe]:
+        return lambda recipe: rule(recipe.resources, cluster)
+
+    return tuple(map(check_of, _RULES))
+
+
+def partition_name(resources: Resources, cluster: Cluster) -> str | None:
+    """The partition that would be asked for: the recipe's, else the profile's default one."""
+    return resources.partition or cluster.default_partition
+
+
+def cpus_per_node(resources: Resources, cluster: Cluster) -> int | None:
+    """CPU cores to ask for on each node: by `cpus_per_gpu`, else the GPUs' share of the partition's node."""
+    if resources.cpus_per_gpu is not None:
+        return resources.cpus_per_gpu * resources.gpus_per_node
+    partition = cluster.partitions.get(partition_name(resources, cluster) or "")
+    if partition is None:
+        return None
+    gpus = resources.gpus_per_node
+    return max(1, partition.nodes.cpus * gpus // max(partition.nodes.gpus, gpus))
+
+
+def _no_partition(resources: Resources, cluster: Cluster) -> Iterator[Problem]:
+    name = partition_name(resources, cluster)
+    if name is None and cluster.partitions:
         known = ", ".join(cluster.partitions)
         what = f"the profile {cluster.name!r} has no default partition, and the recipe names none"
-        return (Problem("resources.partition", what, f"choose one of: {known}"),)
-    if name not in cluster.partitions:
+        yield Problem("resources.partition", what, f"choose one of: {known}")
+    elif name is not None and cluster.partitions and name not in cluster.partitions:
         what = f"the profile {cluster.name!r} has no partition {name!r}"
-        return (Problem("resources.partition", what, did_you_mean(name, cluster.partitions)),)
-    partition = cluster.partitions[name]
-    return (*_too_long(resources, name, partition), *_too_much(resources, name, partition.nodes, cluster))
+        yield Problem("resources.partition", what, did_you_mean(name, cluster.partitions))
 
 
-def _too_long(resources: Resources, name: str, partition: Partition) -> Iterator[Problem]:
+def _partition(resources: Resources, cluster: Cluster) -> tuple[str, Partition] | None:
+    """The partition that would be used, by its name; None where there is none (another rule says so)."""
+    name = partition_name(resources, cluster) or ""
+    return (name, cluster.partitions[name]) if name in cluster.partitions else None
+
+
+def _too_long(resources: Resources, cluster: Cluster) -> Iterator[Problem]:
+    chosen = _partition(resources, cluster)
+    if chosen is None:
+        return
+    name, partition = chosen
     wanted, most = resources.walltime, partition.max_walltime
     if wanted is not None and most is not None and parse_walltime(wanted) > parse_walltime(most):
         what = f"{wanted} is longer than partition {name!r} allows"
         yield Problem("resources.walltime", what, f'write "{most}" or less')
 
 
-def _too_much(resources: Resources, name: str, nodes: NodeType, cluster: Cluster) -> Iterator[Problem]:
-    where = f"in partition {name!r}"
-    if resources.num_nodes > nodes.num_nodes:
-        what = f"{resources.num_nodes} nodes are more than the {nodes.num_nodes} {where}"
-        yield Problem("resources.num_nodes", what, f"write {nodes.num_nodes} or less")
+def _too_many_nodes(resources: Resources, cluster: Cluster) -> Iterator[Problem]:
+    chosen = _partition(resources, cluster)
+    if chosen is not None and resources.num_nodes > chosen[1].nodes.num_nodes:
+        most = chosen[1].nodes.num_nodes
+        what = f"{resources.num_nodes} nodes are more than the {most} in partition {chosen[0]!r}"
+        yield Problem("resources.num_nodes", what, f"write {most} or less")
+
+
+def _too_many_ranks(resources: Resources, cluster: Cluster) -> Iterator[Problem]:
+    chosen = _partition(resources, cluster)
+    if chosen is None:
+        return
+    where, nodes = f"in partition {chosen[0]!r}", chosen[1].nodes
     ranks_on_cpus = nodes.gpus == 0 and cluster.accelerator != "cuda"
     if resources.gpus_per_node > nodes.gpus and not ranks_on_cpus:
         what = f"{resources.gpus_per_node} GPUs per node are more than the {nodes.gpus} {where}"
@@ -45,9 +89,30 @@ def _too_much(resources: Resources, name: str, nodes: NodeType, cluster: Cluster
         yield Problem("resources.gpus_per_node", what, fix)
     else:
         yield from _too_many_cpus(resources, where, nodes)
-    if resources.memory and nodes.memory and parse_bytes(resources.memory) > parse_bytes(nodes.memory):
-        what = f"{resources.memory} per node is more than the {nodes.memory} {where}"
-        yield Problem("resources.memory", what, f'write "{nodes.memory}" or less')
+
+
+def _wrong_gpu_type(resources: Resources, cluster: Cluster) -> Iterator[Problem]:
+    chosen = _partition(resources, cluster)
+    if chosen is None or resources.gpu_type is None:
+        return
+    if cluster.gpu_request == "none":
+        what = f"the profile {cluster.name!r} asks for no GPUs, so it cannot ask for a type"
+        yield Problem("resources.gpu_type", what, "write resources.constraint, if the nodes have such a feature")
+        return
+    offered = chosen[1].nodes.gpu_type
+    if offered is not None and offered != resources.gpu_type:
+        what = f"the GPUs in partition {chosen[0]!r} are {offered}, not {resources.gpu_type}"
+        yield Problem("resources.gpu_type", what, f"write {offered}, take it away, or choose another partition")
+
+
+def _too_much_memory(resources: Resources, cluster: Cluster) -> Iterator[Problem]:
+    chosen = _partition(resources, cluster)
+    if chosen is None:
+        return
+    offered = chosen[1].nodes.memory
+    if resources.memory and offered and parse_bytes(resources.memory) > parse_bytes(offered):
+        what = f"{resources.memory} per node is more than the {offered} in partition {chosen[0]!r}"
+        yield Problem("resources.memory", what, f'write "{offered}" or less')
 
 
 def _too_many_cpus(resources: Resources, where: str, nodes: NodeType) -> Iterator[Problem]:
@@ -59,3 +124,14 @@ def _too_many_cpus(resources: Resources, where: str, nodes: NodeType) -> Iterato
         what = f"{ranks} ranks x {per_gpu} CPU cores = {wanted} are more than the {nodes.cpus} of a node {where}"
         most = nodes.cpus if resources.cpus_per_gpu is None else nodes.cpus // resources.gpus_per_node
         yield Problem(f"resources.{key}", what, f"write {most} or less" if most else "write fewer gpus_per_node")
+
+
+Rule = Callable[[Resources, Cluster], Iterator[Problem]]
+_RULES: tuple[Rule, ...] = (
+    _no_partition,
+    _too_long,
+    _too_many_nodes,
+    _too_many_ranks,
+    _wrong_gpu_type,
+    _too_much_memory,
+)

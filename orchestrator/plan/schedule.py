@@ -40,12 +40,12 @@ def samples_in(amount: Amount, *, effective_batch_size: int, samples_per_epoch: 
 
 
 def total_samples(
-    duration: Duration, *, effective_batch_size: int, samples_per_epoch: int | None, tokens_per_epoch: int | None
+    duration: Duration, *, effective_batch_size: int, samples_per_epoch: int | None, tokens_per_sample: Fraction | None
 ) -> int:
-    """The whole run in samples; tokens by the datasets' declared mean, rounded up."""
+    """The whole run in samples; tokens by their mean in a sample, rounded up."""
     if duration.tokens is not None:
-        assert samples_per_epoch and tokens_per_epoch, "check_recipe asks for tokens_per_sample"
-        return -(-duration.tokens * samples_per_epoch // tokens_per_epoch)
+        assert tokens_per_sample, "check_recipe asks for tokens_per_sample"
+        return math.ceil(duration.tokens / tokens_per_sample)
     return samples_in(duration, effective_batch_size=effective_batch_size, samples_per_epoch=samples_per_epoch)
 
 

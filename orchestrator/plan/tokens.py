@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from fractions import Fraction
 
 from orchestrator.recipe.schema import Dataset
 
 CHARS_PER_TOKEN = 4
 """One token is about four characters of English text, within 10 %. Chinese has two to five times as many tokens, so
 a declared `tokens_per_sample` always counts more."""
+
+
+def tokens_per_sample(datasets: Sequence[Dataset], *, sequence_length: int | None = None) -> Fraction | None:
+    """The mean tokens of a sample, exactly: the sequence length of a batch in tokens, else over all datasets.
+
+    None where nothing says.
+    """
+    if sequence_length is not None:
+        return Fraction(sequence_length)
+    tokens = tokens_per_epoch(datasets)
+    return None if tokens is None else Fraction(tokens, sum(dataset.num_samples for dataset in datasets))
 
 
 def tokens_per_epoch(datasets: Sequence[Dataset]) -> int | None:
@@ -25,3 +37,9 @@ def tokens_in(dataset: Dataset) -> int | None:
     if dataset.chars_per_sample is not None:
         return -(-dataset.num_samples * dataset.chars_per_sample // CHARS_PER_TOKEN)
     return None
+
+
+def is_estimated(dataset: Dataset, *, sequence_length: int | None = None) -> bool:
+    """Whether its tokens are counted by the four-characters rule."""
+    declared = sequence_length is not None or dataset.tokens_per_sample is not None
+    return not declared and dataset.chars_per_sample is not None

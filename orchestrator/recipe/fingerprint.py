@@ -4,19 +4,42 @@ from __future__ import annotations
 
 import hashlib
 import json
+from typing import Any
 
-from orchestrator.recipe.schema import Recipe
+from orchestrator.recipe.schema import Recipe, Section
 
 FREE_SECTIONS = frozenset({"resources", "loader", "tracking"})
 """Sections that change where and how fast a run goes, never what it computes."""
+
+_ONLY_SAID = {"batch": {"critical"}, "datasets": {"__all__": {"language"}}, "validation": {"__all__": {"language"}}}
+"""Keys that change a warning, never what is computed."""
+
+ADDED_LATER: tuple[tuple[str, ...], ...] = (
+    ("batch", "unit"),
+    ("batch", "equal_micro"),
+    ("batch", "micro_multiple"),
+    ("optimizer", "args"),
+    ("activation_checkpointing",),
+)
+"""Keys that came after recipes had been run: at their defaults they compute what was computed before them."""
 
 
 def fingerprint(recipe: Recipe, code_hash: str) -> str:
     """64 hex digits: sha256 over the recipe without its free sections, as canonical JSON, and the code's hash.
 
-    Values from `${oc.env:X}` do not enter; the name X does. Neither do fields left empty, so that a later version's
-    new optional field leaves the fingerprint of an old recipe as it is.
+    Values from `${oc.env:X}` do not enter; the name X does. Neither do fields left empty, nor those of ADDED_LATER at
+    their defaults, so that a new optional field leaves the fingerprint of an old recipe as it is, nor keys that only
+    a warning hangs on.
     """
-    wanted = recipe.model_dump(mode="json", exclude=set(FREE_SECTIONS), exclude_none=True)
+    excluded: dict[str, Any] = {**dict.fromkeys(FREE_SECTIONS, True), **_ONLY_SAID}
+    wanted = recipe.model_dump(mode="json", exclude=excluded, exclude_none=True)
+    for *sections, name in ADDED_LATER:
+        model: Section = recipe
+        holder = wanted
+        for section in sections:
+            model, holder = getattr(model, section), holder[section]
+        default = type(model).model_fields[name].get_default(call_default_factory=True)
+        if holder[name] == default:
+            del holder[name]
     canonical = json.dumps(wanted, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(f"{canonical}\n{code_hash}".encode()).hexdigest()

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from orchestrator.field_types import Count, Memory, Name, Walltime
-from orchestrator.patterns import SLURM_WORD, TARGET, VARIABLE
+from orchestrator.patterns import LANGUAGE, SLURM_WORD, TARGET, VARIABLE
 
 
 class Section(BaseModel):
@@ -48,6 +48,9 @@ class Dataset(Target):
         examples=["50000"], description="Number of samples; the worker refuses a dataset of another size."
     )
     tokens_per_sample: Count | None = Field(default=None, description="Mean tokens in a sample, for budgets in tokens.")
+    language: Annotated[str, Field(pattern=LANGUAGE)] | None = Field(
+        default=None, description="Language of its text, such as en or zh: the four-characters rule holds for English."
+    )
     chars_per_sample: Count | None = Field(
         default=None, description="Mean characters in a sample: four count as a token where tokens are not declared."
     )
@@ -65,12 +68,32 @@ class Loss(Target):
 class Batch(Section):
     """The batch the optimizer sees. Exactly one of `effective` and `per_gpu`."""
 
-    effective: Count | None = Field(default=None, description="Samples per optimizer step, on any allocation.")
+    effective: Count | None = Field(
+        default=None, description="Samples (or tokens, by `unit`) per optimizer step, on any allocation."
+    )
     per_gpu: Count | None = Field(
         default=None,
         description="Samples per GPU per optimizer step; the effective batch becomes an output, and the lr follows it.",
     )
-    micro: Count | None = Field(default=None, description="Largest micro-batch that fits one GPU (default: no limit).")
+    unit: Literal["samples", "tokens"] = Field(
+        default="samples",
+        description="What `effective`, `critical` and `optimizer.base_batch` count; tokens need `sequence_length`.",
+    )
+    sequence_length: Count | None = Field(default=None, description="Tokens in every sample, where `unit` is tokens.")
+    micro: Count | Literal["auto"] | None = Field(
+        default=None,
+        description="Largest micro-batch that fits one GPU, in samples (default: no limit); `auto` lets "
+        "`orchestrate fit` predict it.",
+    )
+    equal_micro: bool = Field(
+        default=False, description="Give every micro-batch one size, however many accumulation steps that takes."
+    )
+    micro_multiple: Count = Field(
+        default=1, description="Prefer micro-batches that are a multiple of it, such as 8 for tensor cores."
+    )
+    critical: Count | None = Field(
+        default=None, description="Batch beyond which a larger one stops helping, if it is known; a warning."
+    )
     on_indivisible: Literal["refuse", "nearest", "uneven"] = Field(
         default="refuse",
         description="When the ranks cannot share the batch evenly: refuse, take the nearest batch that they can "
@@ -84,19 +107,30 @@ class Batch(Section):
 class Optimizer(Section):
     """The optimizer and its learning rate at a reference batch."""
 
-    name: Literal["sgd", "adam", "adamw"] = Field(examples=["adamw"], description="The optimizer.")
+    name: Literal["sgd", "adam", "adamw", "nadam", "radam", "rmsprop", "adafactor", "lamb", "lars", "other"] = Field(
+        examples=["adamw"], description="The optimizer; lamb, lars and other come with a `target`."
+    )
+    target: TargetName | None = Field(
+        default=None, description="Your own optimizer, `f(parameters, lr=..., **args) -> torch.optim.Optimizer`."
+    )
+    args: dict[str, Any] = Field(
+        default_factory=dict, description="Keyword arguments for `target`, which gets nothing else but the lr."
+    )
     lr: Positive = Field(examples=["0.001"], description="Learning rate at `base_batch`.")
     base_batch: Count | None = Field(
-        default=None, description="Samples per step that `lr` belongs to; without it the lr is taken as it is."
+        default=None, description="Batch, in `batch.unit`, that `lr` belongs to; without it the lr is taken as it is."
     )
     scaling: Literal["auto", "linear", "sqrt", "none"] = Field(
-        default="auto", description="How the lr follows the batch; auto is linear for SGD and sqrt for the Adam family."
+        default="auto",
+        description="How the lr follows the batch; auto: linear for sgd and lars, sqrt for lamb and the Adam family.",
     )
-    weight_decay: NonNegative = Field(default=0.0, description="Weight decay (decoupled for adamw).")
-    momentum: BelowOne = Field(default=0.0, description="SGD momentum.")
+    weight_decay: NonNegative = Field(default=0.0, description="Weight decay (decoupled for adamw and adafactor).")
+    momentum: BelowOne = Field(default=0.0, description="Momentum of sgd and rmsprop.")
     nesterov: bool = Field(default=False, description="SGD: Nesterov momentum.")
-    betas: tuple[BelowOne, BelowOne] = Field(default=(0.9, 0.999), strict=False, description="Adam's decay rates.")
-    eps: Positive = Field(default=1e-8, description="Adam's denominator term.")
+    betas: tuple[BelowOne, BelowOne] = Field(
+        default=(0.9, 0.999), strict=False, description="Decay rates of the Adam family."
+    )
+    eps: Positive = Field(default=1e-8, description="Denominator term of the Adam family and rmsprop.")
     clip_norm: Positive | None = Field(default=None, description="Clip the gradient's global 2-norm, once per step.")
 
 
@@ -137,6 +171,7 @@ class Resources(Section):
     gpus_per_node: Count = Field(
         default=1, description="GPUs per node, one rank each (CPU ranks where there are none)."
     )
+    gpu_type: Name | None = Field(default=None, description="GPU type, as the scheduler calls it (default: any).")
     cpus_per_gpu: Count | None = Field(default=None, description="CPU cores per GPU (default: the node's share).")
     memory: Memory | None = Field(default=None, description='Host memory per node, such as "64G".')
     walltime: Walltime | None = Field(default=None, description='Time limit in quotes, such as "2:00:00".')
@@ -234,6 +269,10 @@ class Recipe(Section):
     duration: Duration = Field(examples=["{epochs: 10}"], description="How long to train.")
     precision: Literal["fp64", "fp32", "bf16", "fp16"] = Field(
         default="fp32", description="Arithmetic of the forward pass."
+    )
+    activation_checkpointing: bool = Field(
+        default=False,
+        description="Recompute the blocks of the model (children of its ModuleLists) in the backward pass.",
     )
     resources: Resources = Field(default_factory=Resources, description="What to ask the scheduler for.")
     loader: Loader = Field(default_factory=Loader, description="How samples reach the ranks.")

@@ -2,28 +2,77 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 
+from orchestrator.errors import Problem, RecipeError
 from orchestrator.recipe.schema import Optimizer
 
+Parameters = list[torch.nn.Parameter]
+Make = Callable[[Parameters, Optimizer], torch.optim.Optimizer]
+Build = Callable[[str, Parameters, dict[str, Any]], Any]
+"""Calls `module:function` of the recipe's code with the parameters and keyword arguments."""
 
-def make_optimizer(parameters: Iterable[torch.nn.Parameter], wanted: Optimizer) -> torch.optim.Optimizer:
-    """The optimizer over `parameters`; its lr is set before every step. Adam's update is one fused kernel."""
+
+def make_optimizer(
+    parameters: Iterable[torch.nn.Parameter], wanted: Optimizer, build: Build | None = None
+) -> torch.optim.Optimizer:
+    """The optimizer over `parameters`; its lr is set before every step. Adam's update is one fused kernel.
+
+    `build` calls the recipe's own `optimizer.target`, with the lr and its `args` alone. Raises RecipeError when that
+    gives something else.
+    """
     trained = [parameter for parameter in parameters if parameter.requires_grad]
-    if wanted.name == "sgd":
-        return torch.optim.SGD(
-            trained,
-            lr=wanted.lr,
-            momentum=wanted.momentum,
-            nesterov=wanted.nesterov,
-            weight_decay=wanted.weight_decay,
-        )
-    family = torch.optim.AdamW if wanted.name == "adamw" else torch.optim.Adam
-    return family(
-        trained, lr=wanted.lr, betas=wanted.betas, eps=wanted.eps, weight_decay=wanted.weight_decay, fused=True
+    if wanted.target is not None:
+        assert build is not None, "a target is built by the recipe's own code"
+        made = build(wanted.target, trained, {"lr": wanted.lr, **wanted.args})
+        if not isinstance(made, torch.optim.Optimizer):
+            what = f"{wanted.target} gave {type(made).__name__}"
+            raise RecipeError(Problem("optimizer.target", what, "return a torch.optim.Optimizer"))
+        return made
+    return _MADE_BY[wanted.name](trained, wanted)
+
+
+def _sgd(trained: Parameters, wanted: Optimizer) -> torch.optim.Optimizer:
+    return torch.optim.SGD(
+        trained,
+        lr=wanted.lr,
+        momentum=wanted.momentum,
+        nesterov=wanted.nesterov,
+        weight_decay=wanted.weight_decay,
     )
+
+
+def _rmsprop(trained: Parameters, wanted: Optimizer) -> torch.optim.Optimizer:
+    return torch.optim.RMSprop(
+        trained, lr=wanted.lr, momentum=wanted.momentum, eps=wanted.eps, weight_decay=wanted.weight_decay
+    )
+
+
+def _adafactor(trained: Parameters, wanted: Optimizer) -> torch.optim.Optimizer:
+    return torch.optim.Adafactor(trained, lr=wanted.lr, weight_decay=wanted.weight_decay)
+
+
+def _adam(family: Callable[..., torch.optim.Optimizer], **more: bool) -> Make:
+    def make(trained: Parameters, wanted: Optimizer) -> torch.optim.Optimizer:
+        return family(
+            trained, lr=wanted.lr, betas=wanted.betas, eps=wanted.eps, weight_decay=wanted.weight_decay, **more
+        )
+
+    return make
+
+
+_MADE_BY: dict[str, Make] = {
+    "sgd": _sgd,
+    "adam": _adam(torch.optim.Adam, fused=True),
+    "adamw": _adam(torch.optim.AdamW, fused=True),
+    "nadam": _adam(torch.optim.NAdam),
+    "radam": _adam(torch.optim.RAdam),
+    "rmsprop": _rmsprop,
+    "adafactor": _adafactor,
+}
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:

@@ -53,6 +53,11 @@ class UserCode:
         function = self.load(wanted.target)
         return self._told(wanted.target, "cannot be made", lambda: function(**wanted.args))
 
+    def make(self, target: str, argument: Any, keywords: dict[str, Any]) -> Any:
+        """What `target` makes of one argument and keywords. Raises RecipeError in one line when the call fails."""
+        function = self.load(target)
+        return self._told(target, "cannot be made", lambda: function(argument, **keywords))
+
     def bind(self, wanted: Target) -> Callable[..., Any]:
         """`wanted` as a function, with its `args` as keyword arguments of every call."""
         function: Callable[..., Any] = self.load(wanted.target)

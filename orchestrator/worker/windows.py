@@ -18,6 +18,7 @@ class Windows:
     total_samples: int
     effective_batch_size: int
     largest_micro_batch: int | None
+    micro_multiple: int
     world_size: int
     rank: int
 
@@ -27,8 +28,12 @@ class Windows:
 
     def shares_at(self, consumed_samples: int) -> WindowShares:
         """How the window that begins there is shared among ranks and micro-steps."""
-        size = self.size_at(consumed_samples)
-        return window_shares(size, world_size=self.world_size, largest_micro_batch=self.largest_micro_batch)
+        return window_shares(
+            self.size_at(consumed_samples),
+            world_size=self.world_size,
+            largest_micro_batch=self.largest_micro_batch,
+            micro_multiple=self.micro_multiple,
+        )
 
     def num_micro_steps_at(self, consumed_samples: int) -> int:
         """Micro-steps of every rank in the window that begins there."""

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from orchestrator.cluster import LOCAL, Cluster
-from orchestrator.plan.resources import check_resources
+from orchestrator.plan.resources import check_resources, cpus_per_node
 from orchestrator.recipe.schema import Resources
 
 SITE = Cluster.model_validate(
@@ -82,3 +82,50 @@ def test_where_there_are_no_gpus_ranks_run_on_cores_and_need_one_each() -> None:
     assert (where, fix) == ("resources.gpus_per_node", "write 16 or less")
     ((where, _, fix),) = told(site, partition="cpu", gpus_per_node=17, cpus_per_gpu=1)
     assert (where, fix) == ("resources.cpus_per_gpu", "write fewer gpus_per_node")
+
+
+def typed(gpu_type: str | None, gpu_request: str = "gpus-per-node") -> Cluster:
+    gpu = SITE.partitions["gpu"]
+    nodes = gpu.nodes.model_copy(update={"gpu_type": gpu_type})
+    partitions = {**SITE.partitions, "gpu": gpu.model_copy(update={"nodes": nodes})}
+    return SITE.model_copy(update={"partitions": partitions, "gpu_request": gpu_request})
+
+
+def test_another_gpu_type_than_the_profiles_is_told_with_the_one_there_is() -> None:
+    assert told(typed("a100"), gpu_type="h100") == [
+        (
+            "resources.gpu_type",
+            "the GPUs in partition 'gpu' are a100, not h100",
+            "write a100, take it away, or choose another partition",
+        )
+    ]
+
+
+def test_a_gpu_type_that_is_there_or_that_the_profile_does_not_know_is_not_told() -> None:
+    assert told(typed("a100"), gpu_type="a100") == []
+    assert told(typed(None), gpu_type="h100") == []
+
+
+def test_where_no_gpus_are_asked_for_no_type_can_be() -> None:
+    ((where, what, fix),) = told(typed("a100", gpu_request="none"), gpu_type="a100")
+    assert (where, what) == (
+        "resources.gpu_type",
+        "the profile 'site' asks for no GPUs, so it cannot ask for a type",
+    )
+    assert fix == "write resources.constraint, if the nodes have such a feature"
+
+
+@pytest.mark.parametrize(
+    ("resources", "cpus"),
+    [
+        ({"gpus_per_node": 8}, 64),
+        ({"gpus_per_node": 2}, 16),
+        ({"gpus_per_node": 2, "cpus_per_gpu": 3}, 6),
+        ({"gpus_per_node": 32, "partition": "cpu"}, 16),
+        ({"partition": "unknown"}, None),
+    ],
+)
+def test_cores_are_asked_for_by_the_gpu_or_by_the_gpus_share_of_the_node(
+    resources: dict[str, Any], cpus: int | None
+) -> None:
+    assert cpus_per_node(Resources(**resources), SITE) == cpus

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 from typing import Any, Literal
 
 import pytest
@@ -29,7 +30,7 @@ def test_an_epoch_count_is_read_as_the_decimal_that_was_written() -> None:
 
 def test_tokens_are_turned_into_samples_by_the_declared_mean_rounded_up() -> None:
     duration = Duration(tokens=100_001)
-    found = total_samples(duration, effective_batch_size=8, samples_per_epoch=1000, tokens_per_epoch=50_000)
+    found = total_samples(duration, effective_batch_size=8, samples_per_epoch=1000, tokens_per_sample=Fraction(50))
     assert found == 2001
 
 

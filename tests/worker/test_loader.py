@@ -32,7 +32,13 @@ def datasets() -> Datasets:
 def windows(*, world_size: int = 1, rank: int = 0) -> Windows:
     order = order_of(5, [("first", 37), ("second", 24)])
     return Windows(
-        order, total_samples=130, effective_batch_size=16, largest_micro_batch=5, world_size=world_size, rank=rank
+        order,
+        total_samples=130,
+        effective_batch_size=16,
+        largest_micro_batch=5,
+        micro_multiple=1,
+        world_size=world_size,
+        rank=rank,
     )
 
 

@@ -14,10 +14,9 @@ from orchestrator.files import read_json
 from orchestrator.plan.batch import window_shares
 from orchestrator.plan.mixture import order_of
 from orchestrator.recipe.read import read_recipe
-from orchestrator.recipe.schema import Cadence, Optimizer
+from orchestrator.recipe.schema import Cadence
 from orchestrator.run_dir import RunDir
 from orchestrator.worker.evaluation import share_of
-from orchestrator.worker.optimizer import clip_gradients, make_optimizer, set_lr
 from orchestrator.worker.preemption import StopRequest
 from orchestrator.worker.progress import Cadences, Progress
 from orchestrator.worker.session import train
@@ -131,18 +130,6 @@ def test_evaluations_and_checkpoints_are_due_where_a_multiple_was_crossed() -> N
     assert not cadences.evaluation_due(Progress(consumed_samples=100, evaluated_samples=100))
     assert cadences.save_due(15, 16) and not cadences.save_due(16, 31)
     assert Cadence(minutes=5.0).minutes == 5
-
-
-@pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
-def test_the_lr_is_set_on_every_group_and_the_norm_is_the_one_before_clipping(name: Any) -> None:
-    weight = torch.nn.Parameter(torch.zeros(2))
-    optimizer = make_optimizer([weight], Optimizer(name=name, lr=0.5))
-    optimizer.add_param_group({"params": [torch.nn.Parameter(torch.zeros(1))], "lr_scale": 0.1})
-    set_lr(optimizer, 0.2)
-    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.2, 0.02])
-    weight.grad = torch.tensor([3.0, 4.0])
-    assert clip_gradients(optimizer, 1.0).item() == pytest.approx(5.0)
-    assert weight.grad.norm().item() == pytest.approx(1.0, rel=1e-5)
 
 
 def test_user_modules_import_their_siblings_and_shadow_nobody(tmp_path: Path) -> None:

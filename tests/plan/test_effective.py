@@ -1,0 +1,124 @@
+"""What a recipe's `batch` section means on so many ranks, or what to write instead."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from orchestrator.errors import Problem
+from orchestrator.plan.batch import BatchPlan
+from orchestrator.plan.effective import check_batch, effective_batch, effective_samples
+from orchestrator.plan.memory import GIB, MemoryPlan, PeakCurve
+from orchestrator.recipe.schema import Batch
+from tests.plan.recipes import recipe
+
+FLAT = PeakCurve.through({1: 1}, step_bytes=1)
+TOKENS = {"unit": "tokens", "sequence_length": 4096, "micro": 6}
+
+
+def planned(world_size: int, memory: MemoryPlan | None = None, **batch: Any) -> BatchPlan:
+    plan = effective_batch(recipe(batch=batch), world_size=world_size, memory=memory)
+    assert isinstance(plan, BatchPlan)
+    return plan
+
+
+def refused(world_size: int, memory: MemoryPlan | None = None, **batch: Any) -> tuple[str, str, str]:
+    problem = effective_batch(recipe(batch=batch), world_size=world_size, memory=memory)
+    assert isinstance(problem, Problem)
+    return problem.where, problem.what, problem.fix
+
+
+def fits(accumulating: int, single: int) -> MemoryPlan:
+    """A prediction by which so many samples fit beside kept gradients, and so many without."""
+    return MemoryPlan(
+        method="simulated",
+        gpu_bytes=80 * GIB,
+        budget_bytes=70 * GIB,
+        largest_micro_batch=accumulating,
+        largest_without_accumulation=single,
+        accumulating=FLAT,
+        single=FLAT,
+    )
+
+
+def test_case_30_a_batch_in_tokens_is_so_many_samples_of_one_length() -> None:
+    plan = planned(16, effective=1_048_576, **TOKENS)
+    assert (plan.effective_batch_size, plan.micro_batch_size, plan.gradient_accumulation_steps) == (256, 6, 3)
+    assert (plan.unit, plan.effective_in_unit) == ("tokens", 1_048_576)
+    assert plan.groups(16) == ((16, ((6, 1), (5, 2))),)
+
+
+def test_tokens_that_cannot_be_shared_are_refused_in_tokens() -> None:
+    assert refused(24, effective=1_048_576, **TOKENS) == (
+        "batch.effective",
+        "1048576 tokens = 256 samples cannot be shared evenly by 24 ranks",
+        "use 983040 or 1081344, a world of 16 or 32, or batch.on_indivisible: uneven (the batch stays exact)",
+    )
+
+
+@pytest.mark.parametrize(
+    ("batch", "samples"),
+    [
+        ({"effective": 64}, 64),
+        ({"per_gpu": 64}, None),
+        ({"effective": 64, "unit": "tokens", "sequence_length": 16}, 4),
+        ({"effective": 65, "unit": "tokens", "sequence_length": 16}, None),
+        ({"effective": 64, "unit": "tokens"}, None),
+    ],
+)
+def test_the_declared_batch_is_a_number_of_samples_or_none(batch: dict[str, Any], samples: int | None) -> None:
+    assert effective_samples(Batch(**batch)) == samples
+
+
+def test_the_nearest_batch_is_refused_with_its_distance_where_the_tolerance_is_smaller() -> None:
+    _, what, _ = refused(24, effective=1024, on_indivisible="nearest", tolerance=0.005)
+    end = "; the nearest batch is 0.78% away, more than batch.tolerance 0.50%"
+    assert what == f"1024 cannot be shared evenly by 24 ranks{end}"
+
+
+def test_equal_micro_batches_are_limited_by_the_largest_divisor_that_fits() -> None:
+    plan = planned(8, effective=480, micro=16, equal_micro=True)
+    assert (plan.largest_micro_batch, plan.gradient_accumulation_steps, plan.kind) == (15, 4, "equal")
+    assert planned(8, effective=488, micro=16, equal_micro=True).gradient_accumulation_steps == 61
+
+
+def test_a_predicted_limit_hangs_on_whether_gradients_are_kept() -> None:
+    memory = fits(accumulating=10, single=14)
+    assert planned(8, memory, effective=112, micro="auto").largest_micro_batch == 14
+    assert planned(8, memory, effective=120, micro="auto").largest_micro_batch == 10
+    assert planned(8, memory, per_gpu=15, micro="auto").gradient_accumulation_steps == 2
+    assert planned(8, memory, effective=113, micro="auto", on_indivisible="nearest").largest_micro_batch == 14
+
+
+def test_without_a_prediction_auto_is_no_limit_yet() -> None:
+    assert planned(8, effective=112, micro="auto").largest_micro_batch is None
+
+
+def test_where_not_one_sample_fits_it_is_said_what_would_help() -> None:
+    smaller = "activation_checkpointing: true, shorter samples or GPUs with more memory"
+    none = ("batch.micro", "not one sample fits a GPU of 80 GiB (predicted)", f"use {smaller}")
+    assert refused(8, fits(0, 0), effective=256, micro="auto") == none
+    assert refused(8, fits(0, 0), per_gpu=32, micro="auto") == none
+    where, what, fix = refused(8, fits(0, 3), effective=256, micro="auto")
+    assert (where, what) == (
+        "batch.micro",
+        "not one sample fits a GPU of 80 GiB beside kept gradients; without accumulation 3 would (predicted)",
+    )
+    assert fix == f"use at least 86 ranks, or {smaller}"
+    assert planned(128, fits(0, 3), effective=256, micro="auto").gradient_accumulation_steps == 1
+
+
+def test_the_ranks_that_a_recipe_asks_for_are_checked_with_all_that_follows_the_batch() -> None:
+    other = {"name": "other", "target": "a:b", "lr": 0.1, "base_batch": 8}
+    cases: list[tuple[dict[str, Any], list[str]]] = [
+        ({"batch": {"effective": 16}}, []),
+        ({"batch": {"effective": 16}, "resources": {"num_nodes": 3}}, ["batch.effective"]),
+        ({"batch": {"effective": 16}, "optimizer": other}, ["optimizer.scaling"]),
+        ({"batch": {"per_gpu": 8}, "optimizer": other}, []),
+        ({"batch": {"per_gpu": 8}, "optimizer": other, "resources": {"num_nodes": 3}}, ["optimizer.scaling"]),
+        ({"batch": {}}, []),
+        ({"batch": {"effective": 17, "unit": "tokens", "sequence_length": 4}}, []),
+    ]
+    for changes, keys in cases:
+        assert [problem.where for problem in check_batch(recipe(**changes))] == keys
