@@ -13,6 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from orchestrator.errors import Problem, RecipeError
 from orchestrator.files import write_json
+from orchestrator.plan.memory import GIB
 from orchestrator.run_dir import AttemptDir, RunDir
 from orchestrator.tracking.journal import Journal
 from orchestrator.worker.checkpoint import checkpoint_name
@@ -22,9 +23,11 @@ from orchestrator.worker.inputs import Inputs, read_inputs
 from orchestrator.worker.loader import MicroBatches, data_loader
 from orchestrator.worker.loss import Objective
 from orchestrator.worker.optimizer import make_optimizer
+from orchestrator.worker.peak import PeakMemory
 from orchestrator.worker.precision import Precision
 from orchestrator.worker.preemption import StopRequest
 from orchestrator.worker.progress import Cadences, Progress
+from orchestrator.worker.recompute import recompute_blocks
 from orchestrator.worker.saver import Saver
 from orchestrator.worker.seeds import seed_torch
 from orchestrator.worker.targets import UserCode
@@ -42,6 +45,9 @@ class UserParts:
     training: Datasets
     validation: dict[str, Datasets]
     objective: Objective
+    optimizer: torch.optim.Optimizer
+    memory: PeakMemory
+    """Counts from just before the model was made."""
 
 
 def train(run: RunDir, attempt: AttemptDir, env: Mapping[str, str], stop: StopRequest) -> None:
@@ -57,7 +63,9 @@ def train(run: RunDir, attempt: AttemptDir, env: Mapping[str, str], stop: StopRe
     ):
         trainer = make_trainer(inputs, parts, precision, peers, journal, stop)
         stopped_by = trainer.run()
+        peaks = memory_peaks(inputs, peers, parts.memory)
         if world.rank == 0:
+            journal.metrics(trainer.progress.step, peaks)
             write_outcome(attempt, trainer.progress, stopped_by)
         trainer.batches.close()
         trainer.evaluator.close()
@@ -74,12 +82,17 @@ def make_user_parts(inputs: Inputs, precision: Precision) -> UserParts:
         for declared in recipe.validation
     }
     objective = Objective.of(recipe, code)
+    memory = PeakMemory.from_now(precision.device)
     seed_torch(recipe.seed, precision.device)
     model = code.build(recipe.model)
     if not isinstance(model, torch.nn.Module):
         what = f"{recipe.model.target} gave {type(model).__name__}"
         raise RecipeError(Problem("model", what, "return a torch.nn.Module"))
-    return UserParts(precision.place_model(model), training, validation, objective)
+    model = precision.place_model(model)
+    if recipe.activation_checkpointing:
+        recompute_blocks(model)
+    optimizer = make_optimizer(model.parameters(), recipe.optimizer, code.make)
+    return UserParts(model, training, validation, objective, optimizer, memory)
 
 
 def make_trainer(
@@ -87,7 +100,7 @@ def make_trainer(
 ) -> Trainer:
     """The loop, with weights and position from the newest good checkpoint if there is one."""
     recipe, plan, world = inputs.recipe, inputs.plan, peers.world
-    optimizer = make_optimizer(parts.model.parameters(), recipe.optimizer)
+    optimizer = parts.optimizer
     saver = Saver(inputs, peers, parts.model, optimizer, precision.scaler(), inputs.order.digest())
     progress = saver.restore(journal)
     windows = Windows(
@@ -95,6 +108,7 @@ def make_trainer(
         total_samples=plan.schedule.total_samples,
         effective_batch_size=plan.batch.effective_batch_size,
         largest_micro_batch=plan.batch.largest_micro_batch,
+        micro_multiple=plan.batch.micro_multiple,
         world_size=world.world_size,
         rank=world.rank,
     )
@@ -140,6 +154,17 @@ def _evaluator(inputs: Inputs, parts: UserParts, precision: Precision, peers: Pe
         recipe.loader,
         largest_batch=recipe.evaluation.batch or inputs.plan.batch.micro_batch_size,
     )
+
+
+def memory_peaks(inputs: Inputs, peers: Peers, memory: PeakMemory) -> dict[str, float]:
+    """The highest peak of any rank in GiB, beside the predicted one where the plan has a prediction. A collective."""
+    peaks = {"memory/observed_peak_gib": peers.largest(memory.observed_bytes()) / GIB}
+    batch, planned = inputs.plan.batch, inputs.plan.memory
+    if planned is not None:
+        accumulating = batch.gradient_accumulation_steps > 1
+        predicted = planned.predicted_peak_bytes(batch.micro_batch_size, accumulating=accumulating)
+        peaks["memory/predicted_peak_gib"] = predicted / GIB
+    return peaks
 
 
 def write_outcome(attempt: AttemptDir, progress: Progress, stopped_by: str | None) -> None:

@@ -96,6 +96,12 @@ class Peers:
         dist.all_reduce(vector)
         return [int(count) for count in vector.tolist()]
 
+    def largest(self, number: int) -> int:
+        """The largest `number` of any rank."""
+        vector = torch.tensor([number], dtype=torch.int64, device=self.device)
+        dist.all_reduce(vector, op=dist.ReduceOp.MAX)
+        return int(vector.item())
+
     def from_first(self, number: int) -> int:
         """Rank 0's `number`."""
         vector = torch.tensor([number], dtype=torch.int64, device=self.device)

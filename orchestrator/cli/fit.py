@@ -1,0 +1,47 @@
+"""`orchestrate fit`: the largest micro-batch that fits a GPU, predicted without one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from orchestrator.cli.options import cluster_option, json_option, recipe_argument, set_option
+from orchestrator.cli.render.fit import fit_facts, fit_screen
+from orchestrator.cli.render.text import json_text
+from orchestrator.submit.fit import fit
+from orchestrator.submit.prepare import read_both
+from orchestrator.submit.snapshot import take_snapshot
+from orchestrator.units import parse_bytes
+
+
+@click.command("fit")
+@recipe_argument
+@click.option("--gpu", "gpu", metavar="SIZE", help='Memory of one GPU, such as "80GB" (default: the profile\'s).')
+@cluster_option
+@set_option
+@json_option
+@click.option("--fresh", is_flag=True, help="Simulate again what an earlier fit has found.")
+def command(
+    recipe: Path, gpu: str | None, profile: Path | None, overrides: tuple[str, ...], as_json: bool, fresh: bool
+) -> None:
+    """Predict the largest micro-batch of RECIPE that fits one GPU, by a simulation on this machine's CPU."""
+    gpu_bytes = None if gpu is None else _size(gpu)
+    cluster, read = read_both(recipe, overrides=overrides, profile=profile)
+    report = fit(
+        read,
+        cluster,
+        snapshot_digest=take_snapshot(read.folder).digest,
+        recompute=(False, True),
+        gpu_bytes=gpu_bytes,
+        fresh=fresh,
+        say=lambda line: click.echo(line, err=True),
+    )
+    click.echo(json_text(fit_facts(report)) if as_json else fit_screen(report), nl=as_json)
+
+
+def _size(text: str) -> int:
+    try:
+        return parse_bytes(text)
+    except ValueError as error:
+        raise click.BadParameter(f"{text!r}: {error}", param_hint="--gpu") from None

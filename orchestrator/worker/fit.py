@@ -1,0 +1,133 @@
+"""`python -m orchestrator.worker.fit REQUEST ANSWER`: the peaks of a recipe's training step, without a GPU.
+
+REQUEST is a JSON file: {recipe (text), source, folder, accelerator, budget_bytes, most, recompute, known}. ANSWER is
+written again after every piece of work, so that whoever started this process has what it found until it was killed:
+{problems, sizes, sample, step_bytes, points, without_recompute, failed, cpu_s}. What it is at stands on stderr, each
+line after `fit: `. A process of its own, because simulating can abort it.
+"""
+
+from __future__ import annotations
+
+import gc
+import resource
+import sys
+import traceback
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.errors import OrchestratorError, Problem
+from orchestrator.files import read_json, write_json
+from orchestrator.plan.fit import fit_rows
+from orchestrator.units import format_memory
+from orchestrator.worker.failure import one_line
+
+if TYPE_CHECKING:
+    from orchestrator.worker.fit_simulation import Simulation
+
+TALK = "fit: "
+
+
+class Answer:
+    """What was found so far, and the file that holds it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._facts: dict[str, Any] = {"points": []}
+
+    def tell(self, **facts: Any) -> None:
+        """Add facts, and the CPU seconds so far, and write the file."""
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        self._facts |= {**facts, "cpu_s": usage.ru_utime + usage.ru_stime}
+        write_json(self._path, self._facts)
+
+    def add_point(self, point: dict[str, Any]) -> None:
+        """Add a peak."""
+        self._facts["points"].append(point)
+        self.tell()
+
+
+def main(request_path: str, answer_path: str) -> int:
+    """Simulate; 0 also where that failed, since the answer says so, and 2 where the user's own files are wrong."""
+    request, answer = read_json(Path(request_path)), Answer(Path(answer_path))
+    say("importing torch")
+    folder = Path(request["folder"]).resolve()
+    try:
+        simulation = _made(request, folder, answer)
+    except OrchestratorError as error:
+        answer.tell(problems=[asdict(problem) for problem in error.problems])
+        return 2
+    except Exception as error:  # a sample that cannot be had, or collated
+        answer.tell(problems=[asdict(Problem("datasets.0", one_line(error, folder)))])
+        return 2
+    try:
+        simulate(simulation, request, answer)
+    except Exception as error:
+        traceback.print_exc()
+        answer.tell(failed=one_line(error, folder))
+    return 0
+
+
+def _made(request: dict[str, Any], folder: Path, answer: Answer) -> Simulation:
+    """The simulation; the recipe's data and model are made. Raises whatever the user's code raises."""
+    import torch
+
+    from orchestrator.recipe.read import recipe_from_stored
+    from orchestrator.worker.fit_sample import Sample, model_sizes
+    from orchestrator.worker.fit_simulation import Simulation
+    from orchestrator.worker.targets import UserCode
+
+    torch.set_num_threads(1)
+    recipe, code = recipe_from_stored(request["recipe"], request["source"]), UserCode(folder)
+    sample = Sample.of(recipe, code)
+    say(f"making the model; its input is {sample.words}")
+    simulation = Simulation(recipe, code, sample, request["accelerator"])
+    if recipe.activation_checkpointing:
+        simulation.check_recompute()
+    gc.freeze()  # modules and the model are here to stay: the collector need not look at them again
+    answer.tell(sizes=asdict(model_sizes(simulation.model, sample, precision=recipe.precision)), sample=sample.words)
+    return simulation
+
+
+def simulate(simulation: Simulation, request: dict[str, Any], answer: Answer) -> None:
+    """The peaks of all modes asked for. Raises what the user's code raises, in the recipe's own mode."""
+    step_bytes = simulation.step_bytes()
+    answer.tell(step_bytes=step_bytes)
+    known = {
+        (point["recompute"], point["accumulating"], point["micro_batch_size"]): point["num_bytes"]
+        for point in request["known"]
+    }
+    for recompute in request["recompute"]:
+
+        def peak(size: int, accumulating: bool, recompute: bool = recompute) -> int:
+            num_bytes = known.get((recompute, accumulating, size))
+            if num_bytes is None:
+                num_bytes = simulation.forward_backward_bytes(size, accumulating=accumulating, recompute=recompute)
+                mode = f"recompute {'on' if recompute else 'off'}, accumulation {'> 1' if accumulating else '1'}"
+                say(f"{mode}, micro-batch {size}: {format_memory(num_bytes)}")
+                point = {"recompute": recompute, "accumulating": accumulating, "micro_batch_size": size}
+                answer.add_point({**point, "num_bytes": num_bytes})
+            return num_bytes
+
+        try:
+            fit_rows(
+                peak,
+                recompute=recompute,
+                step_bytes=step_bytes,
+                gradient_bytes=simulation.gradient_bytes,
+                budget_bytes=request["budget_bytes"],
+                most=request["most"],
+            )
+        except Exception as error:
+            if recompute == simulation.recipe.activation_checkpointing:
+                raise
+            answer.tell(without_recompute=one_line(error, Path(request["folder"]).resolve()))
+
+
+def say(line: str) -> None:
+    """Talk for the person who waits."""
+    print(f"{TALK}{line}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

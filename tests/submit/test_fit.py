@@ -1,0 +1,210 @@
+"""`orchestrate fit` from recipe to table: the process that simulates, how it fails, its cache; `micro: auto`."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.cli.render.fit import fit_facts, fit_screen
+from orchestrator.cluster import LOCAL, Cluster, NodeType, Partition
+from orchestrator.documents import dump_yaml
+from orchestrator.errors import RecipeError
+from orchestrator.files import read_json
+from orchestrator.plan.fit import FitReport
+from orchestrator.plan.memory import GIB
+from orchestrator.recipe.read import ReadRecipe, read_recipe
+from orchestrator.submit.commands import watch_command
+from orchestrator.submit.fit import fit, memory_for, memory_of_rank
+from orchestrator.submit.snapshot import take_snapshot
+from tests.support.command_line import orchestrate
+from tests.support.tracked import metric_rows
+from tests.worker.test_fit import GPT
+from tests.worker.test_recompute import BLOCKS, MODELS
+
+AUTO = {**BLOCKS, "precision": "fp32", "batch": {"effective": 24, "micro": "auto"}, "duration": {"steps": 2}}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A recipe's folder with the models, and an empty cache elsewhere."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    code = tmp_path / "code"
+    code.mkdir()
+    for file in MODELS.glob("*.py"):
+        (code / file.name).write_bytes(file.read_bytes())
+    return code
+
+
+def written(folder: Path, **changes: Any) -> ReadRecipe:
+    (folder / "recipe.yaml").write_text(dump_yaml({**AUTO, **changes}))
+    return read_recipe(folder / "recipe.yaml")
+
+
+def fitted(read: ReadRecipe, *, gpu_gib: float = 8) -> tuple[FitReport, list[str]]:
+    """The report on all modes, and what was said meanwhile."""
+    said: list[str] = []
+    digest = take_snapshot(read.folder).digest
+    gpu_bytes = int(gpu_gib * GIB)
+    report = fit(read, LOCAL, snapshot_digest=digest, recompute=(False, True), gpu_bytes=gpu_bytes, say=said.append)
+    return report, said
+
+
+def points_said(said: list[str]) -> list[str]:
+    return [line for line in said if "micro-batch" in line]
+
+
+def test_a_fit_tries_both_sides_of_its_answer_and_is_remembered_for_every_gpu(folder: Path) -> None:
+    """Of 1.7 GiB about 80 MiB are left for tensors: the largest micro-batch lies far inside the batch."""
+    parts = {key: GPT[key] for key in ("model", "loss", "datasets")}
+    read = written(folder, **parts, batch={"effective": 10_000}, validation=[])
+    report, said = fitted(read, gpu_gib=1.7)
+    assert report.method == "simulated" and report.cpu_s > 0
+    assert [(row.recompute, row.accumulating) for row in report.rows] == [
+        (False, False), (False, True), (True, False), (True, True),
+    ]  # fmt: skip
+    for row in report.rows:
+        assert row.verified and 0 < row.largest_micro_batch < 1_000
+        assert row.curve.peak_bytes(row.largest_micro_batch) <= report.budget.tensor_bytes
+        assert row.curve.peak_bytes(row.largest_micro_batch + 1) > report.budget.tensor_bytes
+    assert len(points_said(said)) == sum(len(row.curve.points) for row in report.rows)
+    again, silence = fitted(read, gpu_gib=1.7)
+    assert (again.rows, again.cpu_s, silence) == (report.rows, 0, [])
+    _, said_for_other = fitted(read, gpu_gib=1.75)
+    assert 0 < len(points_said(said_for_other)) < len(points_said(said))
+
+
+def test_changed_code_is_simulated_again(folder: Path) -> None:
+    read = written(folder)
+    assert fitted(read)[1] and not fitted(read)[1]
+    with (folder / "blocks.py").open("a") as file:
+        file.write("\n")
+    assert fitted(read)[1]
+
+
+def test_data_that_decides_what_is_computed_falls_back_to_arithmetic_and_says_so(folder: Path) -> None:
+    report, _ = fitted(written(folder, model={"target": "blocks:Branching"}))
+    assert report.method == "arithmetic"
+    assert report.why.startswith("blocks.py:") and "_local_scalar_dense" in report.why
+    assert report.budget.margin_bytes == pytest.approx(0.2 * 8 * GIB)
+    assert [(row.recompute, row.largest_micro_batch) for row in report.rows] == [(False, 24), (False, 24)]
+    screen = fit_screen(report)
+    assert "method      arithmetic" in screen and report.why in screen
+    json.dumps(fit_facts(report))
+
+
+def test_a_model_that_takes_its_process_along_falls_back_to_arithmetic(folder: Path) -> None:
+    report, _ = fitted(written(folder, model={"target": "blocks:Aborting"}))
+    assert report.method == "arithmetic" and "signal 6" in report.why
+    assert report.memory_plan(recompute=False).why == report.why
+
+
+def test_blocks_that_cannot_be_recomputed_leave_the_other_rows(folder: Path) -> None:
+    for target, why in (("blocks:Refusing", "no recomputing here"), ("blocks:without_blocks", "no blocks")):
+        report, _ = fitted(written(folder, model={"target": target}))
+        assert report.method == "simulated" and why in report.without_recompute
+        assert [row.recompute for row in report.rows] == [False, False]
+        assert why in fit_screen(report)
+
+
+@pytest.mark.parametrize(
+    ("changes", "where", "what"),
+    [
+        ({"model": {"target": "blocks:Blocks", "args": {"size": 3}}}, "model", "unexpected keyword argument 'size'"),
+        ({"datasets": [{**BLOCKS["datasets"][0], "num_samples": 27}]}, "datasets.0.num_samples", "has 26 samples"),
+        ({"model": {"target": "blocks:killed_while_made"}}, "model.target", "signal 6"),
+        ({"model": {"target": "blocks:without_blocks"}, "activation_checkpointing": True},
+         "activation_checkpointing", "no blocks"),
+    ],
+    ids=["constructor", "size", "abort", "no blocks"],
+)  # fmt: skip
+def test_mistakes_in_the_users_files_are_one_line_at_their_key(
+    folder: Path, changes: dict[str, Any], where: str, what: str
+) -> None:
+    with pytest.raises(RecipeError) as caught:
+        fitted(written(folder, **changes))
+    (problem,) = caught.value.problems
+    assert problem.where.startswith(f"{folder / 'recipe.yaml'}:") and f" {where}" in problem.where
+    assert what in problem.what and "\n" not in problem.what
+
+
+def test_the_memory_of_a_command_cannot_be_predicted(folder: Path) -> None:
+    (folder / "train.py").write_text("")
+    kept = {key: AUTO[key] for key in ("name", "batch", "optimizer", "duration")}
+    (folder / "recipe.yaml").write_text(dump_yaml({**kept, "command": ["train.py"]}))
+    with pytest.raises(RecipeError, match=r"batch\.micro: the memory of a command cannot be predicted"):
+        fitted(read_recipe(folder / "recipe.yaml"))
+
+
+def site(**nodes: Any) -> Cluster:
+    partition = Partition(nodes=NodeType(num_nodes=1, cpus=8, **nodes), default=True)
+    return Cluster(name="site", scheduler="slurm", accelerator="cuda", partitions={"gpu": partition})
+
+
+def test_the_memory_of_a_rank_is_the_gpus_or_a_share_of_the_nodes(folder: Path) -> None:
+    read = written(folder, resources={"gpus_per_node": 2})
+    assert memory_of_rank(read, site(gpu_memory="80G")) == ("cuda", 80 * GIB)
+    on_cpus = site(memory="64G").model_copy(update={"accelerator": "cpu"})
+    assert memory_of_rank(read, on_cpus) == ("cpu", 32 * GIB)
+    asked = written(folder, resources={"gpus_per_node": 2, "memory": "10G"})
+    assert memory_of_rank(asked, on_cpus) == ("cpu", 5 * GIB)
+    assert memory_of_rank(read, on_cpus.model_copy(update={"partitions": {}}))[1] > 0
+
+
+def test_a_gpu_of_unknown_memory_is_refused_with_what_to_write(folder: Path) -> None:
+    with pytest.raises(RecipeError, match=r"batch\.micro: the memory of a GPU is not known") as caught:
+        memory_for(written(folder), site(), snapshot_digest="0", say=print)
+    assert 'gpu_memory: "80G" below partitions.gpu.nodes' in str(caught.value)
+
+
+def test_a_program_that_takes_too_long_is_ended_with_all_it_started() -> None:
+    lines: list[str] = []
+    began = time.monotonic()
+    words = ("sh", "-c", "echo one >&2; sleep 600 & sleep 600")
+    assert watch_command(words, timeout_s=2, env={}, on_line=lines.append) is None
+    assert lines == ["one"] and time.monotonic() - began < 300
+    assert watch_command((sys.executable, "-c", "exit(3)"), timeout_s=60, env={}, on_line=lines.append) == 3
+
+
+def test_the_verb_prints_a_table_and_where_its_numbers_come_from(folder: Path) -> None:
+    written(folder)
+    done = orchestrate("fit", "recipe.yaml", "--gpu", "8GB", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    head, *rows = done.stdout.splitlines()[:5]
+    assert head.split("  ")[0] == "RECOMPUTE"
+    assert [row.split()[:2] for row in rows] == [["off", "1"], ["off", ">"], ["on", "1"], ["on", ">"]]
+    assert all("24 (the whole batch)" in row for row in rows)
+    for words in ("8.00 GiB  GPU", "margin of 6%", "CUDA context", "NCCL", "left for tensors", "method", "CPU-seconds"):
+        assert words in done.stdout
+    assert all(line.startswith("fit: ") for line in done.stderr.splitlines())
+    facts = json.loads(orchestrate("fit", "recipe.yaml", "--gpu", "8GB", "--json", cwd=folder).stdout)
+    assert facts["method"] == "simulated" and len(facts["rows"]) == 4
+    assert facts["budget"]["gpu_bytes"] - facts["tensor_bytes"] == facts["budget"]["margin_bytes"] + sum(
+        allowance["num_bytes"] for allowance in facts["budget"]["allowances"]
+    )
+
+
+def test_a_size_without_a_unit_is_refused(folder: Path) -> None:
+    written(folder)
+    done = orchestrate("fit", "recipe.yaml", "--gpu", "80", cwd=folder)
+    assert done.returncode == 2 and "write a number and a unit" in done.stderr
+
+
+def test_a_run_with_micro_auto_trains_by_the_prediction_and_shows_both_peaks_in_mlflow(folder: Path) -> None:
+    """The prediction made at submission is in plan.json, in the plan of the attempt, and beside the observed peak."""
+    written(folder, validation=[])
+    done = orchestrate("submit", "recipe.yaml", "--wait", "--json", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert "largest micro-batch that fits: 24 (predicted)" in done.stderr
+    (run,) = (folder / "runs").iterdir()
+    plans = (run / "plan.json", run / "attempts" / "000" / "plan.json")
+    submitted, real = (read_json(plan)["memory"] for plan in plans)
+    assert submitted == real and submitted["largest_micro_batch"] == 24
+    ((step, predicted),) = metric_rows(folder / "mlflow.db", "memory/predicted_peak_gib")
+    ((same_step, observed),) = metric_rows(folder / "mlflow.db", "memory/observed_peak_gib")
+    assert step == same_step == 2
+    assert 0 < predicted < observed < 1
