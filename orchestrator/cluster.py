@@ -23,6 +23,7 @@ class NodeType(_Profile):
     num_nodes: Count = Field(examples=["4"], description="Nodes of this kind.")
     gpus: Annotated[int, Field(ge=0)] = Field(default=0, description="GPUs per node.")
     gpu_type: str | None = Field(default=None, description="GPU type, as the scheduler calls it.")
+    gpu_memory: Memory | None = Field(default=None, description='Memory of one GPU, such as "80G".')
     cpus: Count = Field(examples=["64"], description="CPU cores per node.")
     memory: Memory | None = Field(default=None, description='Memory per node, such as "512G".')
 
@@ -51,6 +52,9 @@ class Cluster(_Profile):
     )
     gpu_request: Literal["gpus-per-node", "gres", "none"] = Field(
         default="gpus-per-node", description="The sbatch option by which this site asks for GPUs."
+    )
+    slurm_cluster: str | None = Field(
+        default=None, description="ClusterName of this Slurm: checks against another one would mean nothing."
     )
     slurm_conf: str | None = Field(default=None, description="Path of slurm.conf, relative to the profile.")
     network_interface: str | None = Field(

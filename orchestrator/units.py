@@ -51,6 +51,11 @@ def format_mebibytes(num_bytes: int) -> str:
     return f"{-(-num_bytes // 1024**2)}M"
 
 
+def format_memory(num_bytes: int) -> str:
+    """'22.43 GiB', '563.5 MiB': a size as people compare it with a GPU's."""
+    return f"{num_bytes / 1024**3:.2f} GiB" if num_bytes >= 1024**3 else f"{num_bytes / 1024**2:.1f} MiB"
+
+
 def format_count(count: int) -> str:
     """'1,331': a count as people read it."""
     return f"{count:,}"

@@ -18,6 +18,7 @@ cluster_option = click.option(
 set_option = click.option(
     "--set", "overrides", metavar="KEY=VALUE", multiple=True, help="Override a value of the recipe; may be repeated."
 )
+offline_option = click.option("--offline", is_flag=True, help="Ask no Slurm: plan by the profile alone.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 wait_option = click.option("--wait", is_flag=True, help="Stay until the run has ended; exit 4 if it failed.")
 follow_option = click.option("--follow", is_flag=True, help="Like --wait, with the output of rank 0.")

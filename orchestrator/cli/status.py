@@ -6,8 +6,9 @@ from pathlib import Path
 
 import click
 
-from orchestrator.cli import render
 from orchestrator.cli.options import json_option
+from orchestrator.cli.render.runs import status_table
+from orchestrator.cli.render.text import json_text
 from orchestrator.submit.runs import all_runs, find_run, statuses
 
 
@@ -20,8 +21,8 @@ def command(runs: tuple[str, ...], as_json: bool) -> None:
     found = [find_run(run, cwd=cwd) for run in runs] or all_runs(cwd)
     rows = statuses(found)
     if as_json:
-        click.echo(render.as_json([row.as_json() for row in rows]))
+        click.echo(json_text([row.as_json() for row in rows]))
     elif rows:
-        click.echo(render.status_table(rows), nl=False)
+        click.echo(status_table(rows), nl=False)
     else:
         click.echo("no runs here yet: orchestrate submit RECIPE", err=True)

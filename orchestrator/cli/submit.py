@@ -6,15 +6,18 @@ from pathlib import Path
 
 import click
 
-from orchestrator.cli import render
 from orchestrator.cli.options import (
     cluster_option,
     follow_option,
     json_option,
+    offline_option,
     recipe_argument,
     set_option,
     wait_option,
 )
+from orchestrator.cli.render.plan import plan_screen
+from orchestrator.cli.render.runs import submitted
+from orchestrator.cli.render.text import json_text
 from orchestrator.submit.prepare import prepare
 from orchestrator.submit.start import facts_of, start_run
 
@@ -23,9 +26,11 @@ from orchestrator.submit.start import facts_of, start_run
 @recipe_argument
 @cluster_option
 @set_option
+@offline_option
 @wait_option
 @follow_option
 @json_option
+@click.option("--soonest", is_flag=True, help="Take the allocation that starts (or ends) first: see plan --shapes.")
 @click.option("--again", is_flag=True, help="Run it once more although the same recipe has run already.")
 @click.option(
     "--prepare", "only_prepare", is_flag=True, help="Write the run directory only; start it later with `sbatch job.sh`."
@@ -34,24 +39,35 @@ def command(
     recipe: Path,
     profile: Path | None,
     overrides: tuple[str, ...],
+    offline: bool,
     wait: bool,
     follow: bool,
     as_json: bool,
+    soonest: bool,
     again: bool,
     only_prepare: bool,
 ) -> int:
     """Plan RECIPE, write its run directory and start it; returns at once unless told to wait."""
     cwd = Path.cwd()
-    prepared = prepare(recipe, overrides=overrides, profile=profile, cwd=cwd)
-    screen = render.plan_screen(prepared.plan, prepared.read.recipe, prepared.run_dir, cwd=cwd)
+    if soonest:
+        from orchestrator.cli.shapes import soonest_overrides
+
+        chosen = soonest_overrides(recipe, overrides=overrides, profile=profile, cwd=cwd, offline=offline)
+        overrides = (*overrides, *chosen)
+    prepared = prepare(recipe, overrides=overrides, profile=profile, cwd=cwd, offline=offline, say=_say)
+    screen = plan_screen(prepared.plan, prepared.read.recipe, prepared.run_dir, cwd=cwd, live=prepared.live)
     click.echo(screen, nl=False, err=True)
-    start_run(prepared, cwd=cwd, again=again, only_prepare=only_prepare, say=lambda line: click.echo(line, err=True))
+    start_run(prepared, cwd=cwd, again=again, only_prepare=only_prepare, say=_say)
     facts = facts_of(prepared.run_dir)
     waits = (wait or follow) and not only_prepare
     if not (as_json and waits):
-        click.echo(render.as_json(facts) if as_json else render.submitted(facts), nl=as_json)
+        click.echo(json_text(facts) if as_json else submitted(facts), nl=as_json)
     if not waits:
         return 0
     from orchestrator.cli.waiting import wait_for
 
     return wait_for(prepared.run_dir, facts=facts, follow=follow, as_json=as_json)
+
+
+def _say(line: str) -> None:
+    click.echo(line, err=True)

@@ -10,7 +10,8 @@ from typing import Any
 
 import click
 
-from orchestrator.cli import render
+from orchestrator.cli.render.runs import outcome, progress_line
+from orchestrator.cli.render.text import json_text
 from orchestrator.run_dir import RunDir
 from orchestrator.submit.output import LogFollower
 from orchestrator.submit.runs import RunStatus
@@ -35,9 +36,9 @@ def wait_for(run_dir: RunDir, *, facts: dict[str, Any], follow: bool, as_json: b
     status = progress.status
     if as_json:
         ending = {"outcome": status.state, "reason": status.reason, "metrics": status.metrics}
-        click.echo(render.as_json(facts | facts_of(run_dir) | ending))
+        click.echo(json_text(facts | facts_of(run_dir) | ending))
     else:
-        click.echo(render.outcome(status), nl=False)
+        click.echo(outcome(status), nl=False)
     return 0 if status.state == "done" else EXIT_FAILED
 
 
@@ -61,7 +62,7 @@ def _lines_now_and_then() -> Look:
     def look(status: RunStatus) -> None:
         if status.state != shown["state"] or time.monotonic() - shown["at"] > TALK_EVERY_S:
             shown.update(at=time.monotonic(), state=status.state)
-            click.echo(render.progress_line(status), err=True)
+            click.echo(progress_line(status), err=True)
 
     return look
 
@@ -76,7 +77,7 @@ def _live_bar() -> Iterator[Look]:
         task = bar.add_task("starting", total=None)
 
         def look(status: RunStatus) -> None:
-            text = render.progress_line(status).partition(": ")[2]
+            text = progress_line(status).partition(": ")[2]
             bar.update(task, description=text, completed=status.step or 0, total=status.num_steps)
 
         yield look

@@ -39,7 +39,7 @@ def _directives(resources: Resources, plan: Plan, cluster: Cluster, run_dir: Pur
         "nodes": str(topology.num_nodes),
         "ntasks-per-node": "1",
         "cpus-per-task": None if topology.cpus_per_node is None else str(topology.cpus_per_node),
-        **_gpu_request(cluster, topology.gpus_per_node),
+        **_gpu_request(cluster, resources, topology.gpus_per_node),
         "mem": format_mebibytes(parse_bytes(resources.memory)) if resources.memory else None,
         "time": format_walltime(parse_walltime(walltime)) if walltime else None,
         "signal": f"USR2@{SAVE_MARGIN_S}" if walltime and parse_walltime(walltime) > 4 * SAVE_MARGIN_S else None,
@@ -54,10 +54,12 @@ def _directives(resources: Resources, plan: Plan, cluster: Cluster, run_dir: Pur
     return {flag: value for flag, value in found.items() if value is not None}
 
 
-def _gpu_request(cluster: Cluster, gpus_per_node: int) -> dict[str, str | None]:
+def _gpu_request(cluster: Cluster, resources: Resources, gpus_per_node: int) -> dict[str, str | None]:
+    """`--gpus-per-node=a100:4` or `--gres=gpu:a100:4`, as the site wants it; a type only where the recipe names one."""
+    gpus = f"{resources.gpu_type}:{gpus_per_node}" if resources.gpu_type else str(gpus_per_node)
     if cluster.gpu_request == "gres":
-        return {"gres": f"gpu:{gpus_per_node}"}
-    return {"gpus-per-node": str(gpus_per_node) if cluster.gpu_request == "gpus-per-node" else None}
+        return {"gres": f"gpu:{gpus}"}
+    return {"gpus-per-node": gpus if cluster.gpu_request == "gpus-per-node" else None}
 
 
 def _directive(flag: str, value: str | None) -> str:

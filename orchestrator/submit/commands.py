@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from orchestrator.errors import Problem, SubmissionError
 
 
 def run_command(
-    argv: Sequence[str], *, timeout_s: float, env: Mapping[str, str] | None = None, cwd: Path | None = None
+    argv: Sequence[str],
+    *,
+    timeout_s: float,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    text: str = "",
 ) -> subprocess.CompletedProcess[str]:
-    """Run `argv` and return its output, whatever its exit code.
+    """Run `argv`, let it read `text`, and return its output, whatever its exit code.
 
     Raises SubmissionError when there is no such program or it does not answer in `timeout_s`.
     """
@@ -23,7 +31,7 @@ def run_command(
             argv,
             env=env,
             cwd=cwd,
-            stdin=subprocess.DEVNULL,
+            input=text,
             capture_output=True,
             text=True,
             errors="replace",
@@ -35,6 +43,50 @@ def run_command(
     except subprocess.TimeoutExpired:
         what = f"no answer within {timeout_s:g} s"
         raise SubmissionError(Problem(argv[0], what, "is the controller up? try again in a minute")) from None
+
+
+def watch_command(
+    argv: Sequence[str], *, timeout_s: float, env: Mapping[str, str], on_line: Callable[[str], None]
+) -> int | None:
+    """Run `argv`, hand each line of its stderr on as it comes, and return its exit code; None: it took too long.
+
+    It runs in a session of its own, and all of it is killed at the time-out and when this process is interrupted.
+    """
+    process = subprocess.Popen(
+        argv,
+        env=env,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    )
+    late = threading.Event()
+
+    def give_up() -> None:
+        late.set()
+        _kill_session(process.pid)
+
+    timer = threading.Timer(timeout_s, give_up)
+    timer.start()
+    with process:
+        assert process.stderr is not None, "it was piped"
+        try:
+            for line in process.stderr:
+                on_line(line.rstrip("\n"))
+        except BaseException:
+            _kill_session(process.pid)
+            raise
+        finally:
+            timer.cancel()
+            code = process.wait()
+    return None if late.is_set() else code
+
+
+def _kill_session(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGKILL)
 
 
 def start_detached(argv: Sequence[str], *, log: Path, env: Mapping[str, str]) -> int:

@@ -11,25 +11,32 @@ import shutil
 import sys
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain, count
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.cluster import LOCAL, Cluster
-from orchestrator.errors import Problem, RunError
+from orchestrator.errors import ClusterError, Problem, RecipeError, RunError
 from orchestrator.files import make_private_dir, read_json, write_atomically, write_json
 from orchestrator.launch.job_script import job_script
 from orchestrator.machine import detect_accelerator
+from orchestrator.plan.effective import check_batch
 from orchestrator.plan.plan import Plan, make_plan, plan_to_json, requested_allocation
-from orchestrator.plan.resources import check_resources
+from orchestrator.plan.resources import resource_checks
 from orchestrator.profile import read_profile
+from orchestrator.recipe.code_facts import batch_norm_in
 from orchestrator.recipe.fingerprint import fingerprint
 from orchestrator.recipe.read import ReadRecipe, read_recipe
-from orchestrator.recipe.targets import check_targets
+from orchestrator.recipe.schema import Recipe
+from orchestrator.recipe.targets import target_checks
 from orchestrator.run_dir import RunDir
 from orchestrator.submit.snapshot import Snapshot, git_facts, take_snapshot, write_snapshot
+
+if TYPE_CHECKING:
+    from orchestrator.submit.live import LiveReport
+    from orchestrator.survey import Check
 
 
 @dataclass(frozen=True)
@@ -44,17 +51,36 @@ class Prepared:
     run_dir: RunDir
     script: str
     tracking: dict[str, str]
+    live: LiveReport | None = None
+    """What the cluster itself said; None where it was not asked."""
 
 
-def prepare(recipe_path: Path, *, overrides: Sequence[str], profile: Path | None, cwd: Path) -> Prepared:
-    """Read, check and plan a recipe for a cluster. Raises RecipeError or ClusterError with all problems at once."""
-    cluster = LOCAL if profile is None else read_profile(profile)
-    read = read_recipe(recipe_path, overrides)
-    read.refuse([*check_targets(read.recipe, read.folder), *check_resources(read.recipe.resources, cluster)])
+Say = Callable[[str], None]
+
+
+def _silent(line: str) -> None:
+    """Say nothing."""
+
+
+def prepare(
+    recipe_path: Path,
+    *,
+    overrides: Sequence[str],
+    profile: Path | None,
+    cwd: Path,
+    offline: bool = False,
+    say: Say = _silent,
+) -> Prepared:
+    """Read, check and plan a recipe for a cluster; `say` hears what takes its time. Unless `offline`, a Slurm is asked.
+
+    Raises RecipeError or ClusterError with all problems at once.
+    """
+    cluster, read, live = read_and_look(recipe_path, overrides=overrides, profile=profile, offline=offline)
     snapshot = take_snapshot(read.folder)
     identity = fingerprint(read.recipe, snapshot.digest)
     run_dir = RunDir(first_free(cwd / "runs" / f"{read.recipe.name}-{identity[:8]}"))
-    plan = plan_for(read, cluster)
+    plan = plan_for(read, cluster, snapshot_digest=snapshot.digest, say=say)
+    script = script_for(read, plan, cluster, run_dir)
     return Prepared(
         read=read,
         cluster=cluster,
@@ -62,16 +88,80 @@ def prepare(recipe_path: Path, *, overrides: Sequence[str], profile: Path | None
         snapshot=snapshot,
         fingerprint=identity,
         run_dir=run_dir,
-        script=script_for(read, plan, cluster, run_dir),
+        script=script,
         tracking=tracking_store(read, cwd),
+        live=with_verdict(live, script, read, cluster),
     )
 
 
-def plan_for(read: ReadRecipe, cluster: Cluster) -> Plan:
-    """The plan on the allocation that the recipe asks for."""
+def read_both(recipe_path: Path, *, overrides: Sequence[str], profile: Path | None) -> tuple[Cluster, ReadRecipe]:
+    """The cluster's profile and the recipe, checked against it. Raises one error with the problems of both."""
+    cluster, read, _ = read_and_look(recipe_path, overrides=overrides, profile=profile, offline=True)
+    return cluster, read
+
+
+def read_and_look(
+    recipe_path: Path, *, overrides: Sequence[str], profile: Path | None, offline: bool
+) -> tuple[Cluster, ReadRecipe, LiveReport | None]:
+    """The same, checked against the cluster as it is now too, unless `offline`."""
+    problems: list[Problem] = []
+    cluster = LOCAL
+    try:
+        cluster = LOCAL if profile is None else read_profile(profile)
+    except ClusterError as error:
+        problems += error.problems
+    live = look_at(cluster, offline=offline or bool(problems))
+    checks = (*target_checks(recipe_path.parent), *resource_checks(cluster), *checks_of(live, cluster), check_batch)
+    try:
+        read = read_recipe(recipe_path, overrides, checks=checks)
+    except RecipeError as error:
+        raise RecipeError((*error.problems, *problems)) from None
+    if problems:
+        raise ClusterError(problems)
+    return cluster, read, live
+
+
+def look_at(cluster: Cluster, *, offline: bool) -> LiveReport | None:
+    """The cluster as it is now; None where there is no Slurm to ask, or it shall not be asked."""
+    if offline or cluster.scheduler != "slurm":
+        return None
+    from orchestrator.submit.live import look  # here, as below: a plan without Slurm has no use for it
+
+    return look(cluster)
+
+
+def checks_of(live: LiveReport | None, cluster: Cluster) -> tuple[Check[Recipe], ...]:
+    """What a recipe must be for the cluster as it is now; nothing where that is not known."""
+    if live is None or live.facts is None:
+        return ()
+    from orchestrator.submit.live_checks import live_checks
+
+    return live_checks(cluster, live.facts)
+
+
+def with_verdict(live: LiveReport | None, script: str, read: ReadRecipe, cluster: Cluster) -> LiveReport | None:
+    """`live` with Slurm's estimate of the start. Raises RecipeError where Slurm itself refuses the script."""
+    if live is None:
+        return None
+    from orchestrator.submit.live import with_start
+
+    live = with_start(live, script, read.recipe.resources, cluster)
+    if live.start is not None and live.start.refused is not None:
+        read.refuse([live.start.refused])
+    return live
+
+
+def plan_for(read: ReadRecipe, cluster: Cluster, *, snapshot_digest: str, say: Say = _silent) -> Plan:
+    """The plan on the allocation that the recipe asks for; where it says `micro: auto`, after a memory fit."""
     accelerator = detect_accelerator(cluster.accelerator)
     allocation = requested_allocation(read.recipe, cluster, accelerator=accelerator)
-    return make_plan(read.recipe, cluster, allocation, where=read.place_of("batch.effective"))
+    batch_norm = batch_norm_in(read.recipe, read.folder)
+    memory = None
+    if read.recipe.batch.micro == "auto":
+        from orchestrator.submit.fit import memory_for  # here: most plans have no use for it
+
+        memory = memory_for(read, cluster, snapshot_digest=snapshot_digest, say=say)
+    return make_plan(read.recipe, cluster, allocation, place=read.place_of, memory=memory, batch_norm=batch_norm)
 
 
 def script_for(read: ReadRecipe, plan: Plan, cluster: Cluster, run_dir: RunDir) -> str:

@@ -23,16 +23,29 @@ SCRUBBED = ("SLURM_", "SBATCH_", "SALLOC_", "PMI_", "PMIX_")
 """Variables that a surrounding job leaves behind and sbatch would obey; all but SLURM_CONF are removed."""
 
 REFUSALS = (
-    (re.compile(r"invalid partition", re.I), "resources.partition", "write one that `sinfo -s` lists"),
+    (re.compile(r"partition.*(inactive|drain|down)|invalid partition|partition not avail", re.I),
+     "resources.partition", "write one that `sinfo -s` lists as up"),
+    (re.compile(r"group not permitted|access/permission denied", re.I),
+     "resources.partition", "choose a partition that is open to you"),
     (re.compile(r"invalid account", re.I), "resources.account", "write one that `sacctmgr show assoc` lists"),
-    (re.compile(r"invalid qos", re.I), "resources.qos", "write one that `sacctmgr show qos` lists"),
+    (re.compile(r"invalid qos|qos not permitted", re.I), "resources.qos", "write one that `sacctmgr show qos` lists"),
+    (re.compile(r"accounting/qos policy|policy limit", re.I),
+     "resources", "ask for less, or choose another account or qos: see `sacctmgr show assoc`"),
     (re.compile(r"invalid feature|constraint", re.I), "resources.constraint", "write what `sinfo -o %f` lists"),
-    (re.compile(r"generic resource|gres", re.I), "resources.gpus_per_node", "ask for what the nodes have"),
-    (re.compile(r"time limit", re.I), "resources.walltime", "write one within the limit"),
+    (re.compile(r"generic resource|gres", re.I), "resources.gpus_per_node", "ask for what `sinfo -o '%P %G'` lists"),
+    (re.compile(r"time limit", re.I), "resources.walltime", "write one within the limit that `sinfo -o '%P %l'` lists"),
     (re.compile(r"memory", re.I), "resources.memory", "ask for less memory per node"),
-    (re.compile(r"node count|node configuration|cpu count", re.I), "resources", "ask for what exists"),
+    (re.compile(r"node count|too many nodes", re.I), "resources.num_nodes", "ask for fewer nodes"),
+    (re.compile(r"cpu count|cpus per task|processors", re.I), "resources.cpus_per_gpu", "ask for fewer CPU cores"),
+    (re.compile(r"node configuration", re.I), "resources", "ask for what exists: see `sinfo`"),
+)  # fmt: skip
+"""Slurm's words for a refusal (slurm_errno.c), the recipe's key they are about, and what to write instead."""
+_UNTOLD = re.compile(
+    r"unable to contact|connection refused|timed out|zero bytes|communication|connect failure|munge|credential"
+    r"|configuration (file|source)|temporarily unable|in standby|slurm_persist"  # it could not be asked
+    r"|nodes are busy|node not available|not available now",  # it was, and the answer is about this moment
+    re.I,
 )
-"""Slurm's words for a refusal, the recipe's key they are about, and what to write instead."""
 
 _PENDING = frozenset({"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "SPECIAL_EXIT", "SUSPENDED"})
 _RUNNING = frozenset({"RUNNING", "COMPLETING", "STAGE_OUT", "RESIZING", "SIGNALING", "STOPPED"})
@@ -142,8 +155,13 @@ def refusal(text: str) -> Problem:
     return Problem("sbatch", f"refused: {line}", "see `orchestrate plan --show script` for what was sent")
 
 
+def is_no_verdict(text: str) -> bool:
+    """Whether sbatch's error says nothing of the request: Slurm could not be asked, or speaks of this moment only."""
+    return bool(_UNTOLD.search(one_line(text)))
+
+
 def one_line(text: str) -> str:
-    """The last line of an error text without the program's prefix: Slurm puts the cause there."""
+    """The last telling line of an error text, without the program's prefix: Slurm puts the cause there."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    telling = [line for line in lines if "error:" in line] or lines or ["no reason given"]
-    return telling[-1].removeprefix("sbatch: ").removeprefix("scancel: ").removeprefix("error: ")
+    telling = [line for line in lines if re.search(r"(error|fatal|failure):", line)] or lines or ["no reason given"]
+    return re.sub(r"^(?:s\w+: )?(?:(?:\w+ )?(?:error|fatal|failure): )?", "", telling[-1])

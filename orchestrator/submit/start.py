@@ -4,28 +4,33 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from orchestrator.cluster import Cluster
-from orchestrator.errors import Problem, RunError
+from orchestrator.errors import Problem, RunError, SubmissionError
 from orchestrator.files import read_json
-from orchestrator.plan.resources import check_resources
+from orchestrator.plan.resources import resource_checks
 from orchestrator.profile import read_profile
-from orchestrator.recipe.read import read_recipe
+from orchestrator.recipe.read import ReadRecipe, read_recipe
 from orchestrator.run_dir import RunDir
 from orchestrator.submit.backend import backend_for
 from orchestrator.submit.prepare import (
     Prepared,
     changed_sections,
+    checks_of,
+    look_at,
     plan_for,
     read_identity,
     script_for,
+    with_verdict,
     write_job,
     write_run,
     write_submission,
 )
 from orchestrator.submit.runs import ALIVE, same_fingerprint, statuses
+from orchestrator.submit.snapshot import take_snapshot
 from orchestrator.submit.tracker import create_mlflow_run, mlflow_ui
 
 MAY_CHANGE = ("resources", "loader", "tracking", "batch.micro")
@@ -48,15 +53,17 @@ def start_run(prepared: Prepared, *, cwd: Path, again: bool, only_prepare: bool,
     if only_prepare:
         return
     try:
-        _hand_over(prepared.run_dir, prepared.cluster)
+        _hand_over(prepared.run_dir, prepared.cluster, prepared.read)
     except BaseException:
         shutil.rmtree(prepared.run_dir.path, ignore_errors=True)
         raise
     _track(prepared.run_dir, prepared.read.environment, say)
 
 
-def resume_run(run_dir: RunDir, *, overrides: Sequence[str], profile: Path | None, say: Say) -> None:
-    """Start a run again from its last checkpoint, on any allocation.
+def resume_run(
+    run_dir: RunDir, *, overrides: Sequence[str], profile: Path | None, offline: bool = False, say: Say
+) -> None:
+    """Start a run again from its last checkpoint, on any allocation. Unless `offline`, a Slurm is asked first.
 
     Raises RunError when it is still running or is done, or when an override would change the science.
     """
@@ -72,12 +79,19 @@ def resume_run(run_dir: RunDir, *, overrides: Sequence[str], profile: Path | Non
             what = "a resumed run may not change this: it would be another experiment"
             raise RunError(Problem(key, what, f"resume may change {', '.join(MAY_CHANGE)}; or submit it as a new run"))
     cluster = Cluster.model_validate(read_json(run_dir.cluster)) if profile is None else read_profile(profile)
-    read.refuse(check_resources(read.recipe.resources, cluster))
+    live = look_at(cluster, offline=offline)
+    checks = (*resource_checks(cluster), *checks_of(live, cluster))
+    read.refuse(problem for check in checks for problem in check(read.recipe))
     backend_for(cluster).check()
-    plan = plan_for(read, cluster)
-    write_submission(run_dir, read, cluster, plan, script_for(read, plan, cluster, run_dir))
+    code = take_snapshot(run_dir.snapshot_recipe)
+    plan = plan_for(replace(read, folder=code.folder), cluster, snapshot_digest=code.digest, say=say)
+    script = script_for(read, plan, cluster, run_dir)
+    live = with_verdict(live, script, read, cluster)
+    for one in live.unchecked if live else ():
+        say(f"unchecked: {one.what}: {one.why}")
+    write_submission(run_dir, read, cluster, plan, script)
     run_dir.cancel.unlink(missing_ok=True)
-    _hand_over(run_dir, cluster)
+    _hand_over(run_dir, cluster, read)
     _track(run_dir, read.environment, say)
 
 
@@ -112,7 +126,16 @@ def _track(run_dir: RunDir, environment: dict[str, str], say: Say) -> None:
         say(f"MLflow at {uri} does not answer; the run goes on, and its points are sent when MLflow is back")
 
 
-def _hand_over(run_dir: RunDir, cluster: Cluster) -> None:
+def _hand_over(run_dir: RunDir, cluster: Cluster, read: ReadRecipe) -> None:
+    """Submit the job script; a refusal that is about a key of the recipe is told with its place."""
     backend = backend_for(cluster)
-    job_id = backend.submit(run_dir)
+    try:
+        job_id = backend.submit(run_dir)
+    except SubmissionError as error:
+        raise SubmissionError(_placed(problem, read) for problem in error.problems) from None
     write_job(run_dir, backend=backend.name, job_id=job_id)
+
+
+def _placed(problem: Problem, read: ReadRecipe) -> Problem:
+    about_the_recipe = problem.where.partition(".")[0] == "resources"
+    return replace(problem, where=read.place_of(problem.where)) if about_the_recipe else problem

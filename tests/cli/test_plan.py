@@ -9,6 +9,7 @@ from pathlib import Path
 from tests.support.command_line import TINY, orchestrate
 
 ROOT = Path(__file__).parent.parent.parent
+DIGITS = ROOT / "recipes" / "digits" / "digits.yaml"
 
 
 def test_the_screen_says_what_would_run_and_nothing_is_written(tmp_path: Path) -> None:
@@ -22,6 +23,48 @@ def test_the_screen_says_what_would_run_and_nothing_is_written(tmp_path: Path) -
     assert rows["horizon"] == "16 steps = 256 samples checkpoint every 5 minutes"
     assert rows["run"].startswith("runs/tiny-")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_every_number_explains_itself_with_its_formula_and_source(tmp_path: Path) -> None:
+    words = ("plan", DIGITS, "--set", "batch.effective=512", "--explain")
+    screen = orchestrate(*words, cwd=tmp_path).stdout.split("\n\n")
+    assert screen[4:6] == [
+        "learning_rate.batch_ratio = 8\n"
+        "    formula   effective_batch / base_batch\n"
+        "    inputs    512 / 64\n"
+        "    why       k: the batch over the one that lr belongs to, in samples\n"
+        "    source    definition",
+        "learning_rate.factor = 2.82843\n"
+        "    formula   sqrt(batch_ratio)\n"
+        "    inputs    sqrt(8)\n"
+        "    why       sqrt (adamw): the variance of Adam's update stays put\n"
+        "    source    Malladi et al. 2022 (arXiv:2205.10287)",
+    ]
+    facts = json.loads(orchestrate(*words, "--json", cwd=tmp_path).stdout)
+    assert len(screen) == len(facts["numbers"]) + len(facts["warnings"])
+    assert [warning["code"] for warning in facts["warnings"]] == ["W_BIG_K", "W_FEW_STEPS"]
+    assert facts["numbers"][5]["inputs"] == {"batch_ratio": 8.0}
+
+
+def test_a_batch_in_tokens_is_shown_in_samples_and_tokens(tmp_path: Path) -> None:
+    tokens = ("batch.effective=64", "batch.unit=tokens", "batch.sequence_length=4", "optimizer.base_batch=32")
+    changes = [word for change in tokens for word in ("--set", change)]
+    done = orchestrate("plan", TINY, *changes, cwd=tmp_path)
+    assert "1 rank x (16) = 16 samples = 64 tokens exactly" in done.stdout
+    assert "0.1 at batch 32 -> 0.2 at 64 tokens (linear: sgd)" in done.stdout
+    assert "16 steps = 256 samples = 1,024 tokens" in done.stdout
+
+
+def test_a_model_with_batch_norm_is_warned_of_at_its_line(tmp_path: Path) -> None:
+    for file in TINY.parent.iterdir():
+        if file.is_file():
+            (tmp_path / file.name).write_bytes(file.read_bytes())
+    with (tmp_path / "model.py").open("a") as file:
+        file.write("\nNORM = torch.nn.BatchNorm1d(2)\n")
+    line = len((tmp_path / "model.py").read_text().splitlines())
+    assert "W_BN" not in orchestrate("plan", "tiny.yaml", cwd=tmp_path).stdout
+    done = orchestrate("plan", "tiny.yaml", "--set", "resources.gpus_per_node=2", cwd=tmp_path)
+    assert f"W_BN: model.py:{line} normalises over micro-batches, here of 8 samples, not 16" in done.stdout
 
 
 def test_tokens_are_estimated_by_the_rule_that_the_screen_names(tmp_path: Path) -> None:

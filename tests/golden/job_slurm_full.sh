@@ -3,7 +3,7 @@
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=1
 #SBATCH --cpus-per-task=8
-#SBATCH --gres=gpu:4
+#SBATCH --gres=gpu:a100:4
 #SBATCH --mem=1536M
 #SBATCH --time=26:00:00
 #SBATCH --signal=USR2@60

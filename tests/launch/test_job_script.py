@@ -22,9 +22,12 @@ SITE = Cluster(
     gpu_request="gres",
     partitions={"debug": Partition(nodes=NodeType(num_nodes=4, gpus=4, cpus=8), default=True)},
 )
+OTHER_SITE = SITE.model_copy(update={"gpu_request": "gpus-per-node"})
+TYPED: dict[str, Any] = {"num_nodes": 2, "gpus_per_node": 4, "gpu_type": "a100"}
 FULL: dict[str, Any] = {
     "num_nodes": 2,
     "gpus_per_node": 4,
+    "gpu_type": "a100",
     "memory": "1.5G",
     "walltime": "1-2:00:00",
     "partition": "debug",
@@ -41,21 +44,29 @@ def script(resources: dict[str, Any], cluster: Cluster, *, run_dir: str = "/home
 
 
 @pytest.mark.parametrize(
-    ("name", "resources", "cluster"), [("job_slurm_full.sh", FULL, SITE), ("job_local.sh", {}, LOCAL)]
+    ("name", "resources", "cluster"),
+    [
+        ("job_slurm_full.sh", FULL, SITE),
+        ("job_slurm_typed.sh", TYPED, OTHER_SITE),
+        ("job_local.sh", {}, LOCAL),
+    ],
 )
 def test_the_script_is_the_golden_one_byte_for_byte(name: str, resources: dict[str, Any], cluster: Cluster) -> None:
     assert script(resources, cluster) == (GOLDEN / name).read_text()
 
 
-def test_bash_runs_the_script_and_its_one_command_is_the_driver(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("resources", "cluster"), [(FULL, SITE), (TYPED, OTHER_SITE)], ids=["full", "typed"])
+def test_bash_runs_the_script_and_its_one_command_is_the_driver(
+    tmp_path: Path, resources: dict[str, Any], cluster: Cluster
+) -> None:
     """Executed, not only compared: a python that prints its arguments stands in for the interpreter."""
     python = tmp_path / "python"
     python.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
     python.chmod(0o700)
-    asked = recipe(resources=FULL)
-    plan = make_plan(asked, SITE, Allocation(2, 4, 8))
+    asked = recipe(resources=resources)
+    plan = make_plan(asked, cluster, Allocation(2, 4, 8))
     run_dir = PurePosixPath("/home/ada/runs/toy")
-    text = job_script(asked.resources, plan, SITE, run_dir=run_dir, python=str(python))
+    text = job_script(asked.resources, plan, cluster, run_dir=run_dir, python=str(python))
     done = subprocess.run(["bash"], input=text, capture_output=True, text=True, timeout=30, check=True)
     assert done.stdout.splitlines() == ["-m", "orchestrator.job", "/home/ada/runs/toy"]
 
@@ -64,6 +75,25 @@ def test_bash_runs_the_script_and_its_one_command_is_the_driver(tmp_path: Path) 
 def test_text_that_a_shell_or_sbatch_could_take_for_more_is_never_a_resource(value: str) -> None:
     with pytest.raises(ValueError, match="partition"):
         Resources(partition=value)
+
+
+@pytest.mark.parametrize(
+    ("request_form", "directive"), [("gres", "--gres=gpu:4"), ("gpus-per-node", "--gpus-per-node=4")]
+)
+def test_without_a_type_any_gpu_will_do(request_form: str, directive: str) -> None:
+    site = SITE.model_copy(update={"gpu_request": request_form})
+    assert f"#SBATCH {directive}\n" in script({"gpus_per_node": 4}, site)
+
+
+def test_a_site_that_takes_no_request_for_gpus_gets_none() -> None:
+    text = script({"gpus_per_node": 4}, SITE.model_copy(update={"gpu_request": "none"}))
+    assert "gpu" not in text.replace("toy", "")
+
+
+@pytest.mark.parametrize("value", ["a100:8", "a100,gpu", "a 100", "(null)", ""])
+def test_a_gpu_type_is_one_plain_word(value: str) -> None:
+    with pytest.raises(ValueError, match="gpu_type"):
+        Resources(gpu_type=value)
 
 
 def test_a_run_directory_with_a_space_in_its_path_is_refused() -> None:

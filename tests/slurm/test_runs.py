@@ -189,7 +189,9 @@ def test_a_cancelled_job_saves_on_all_nodes_and_resumes_on_this_machine(lab: Slu
 
 
 def test_a_refusal_of_the_real_slurm_names_the_recipes_key_and_leaves_nothing(lab: SlurmLab, tmp_path: Path) -> None:
-    refused = orchestrate("submit", RECIPES / "tiny.yaml", *PROFILE, "--set", "resources.account=nobody", cwd=tmp_path)
+    """What gets as far as sbatch unchecked, as with --offline; `test_preflight.py` has what is refused before."""
+    nobody = ("--set", "resources.account=nobody")
+    refused = orchestrate("submit", RECIPES / "tiny.yaml", *PROFILE, *nobody, "--offline", cwd=tmp_path)
     assert refused.returncode == 3
-    assert refused.stderr.splitlines()[-2].startswith("resources.account: sbatch refused: ")
+    assert refused.stderr.splitlines()[-2].startswith("--set resources.account=nobody: sbatch refused: ")
     assert not any((tmp_path / "runs").iterdir())

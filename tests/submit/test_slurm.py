@@ -8,7 +8,14 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import SubmissionError
-from orchestrator.submit.slurm import SlurmBackend, clean_environment, job_state, refusal
+from orchestrator.submit.slurm import (
+    SlurmBackend,
+    clean_environment,
+    is_no_verdict,
+    job_state,
+    one_line,
+    refusal,
+)
 from tests.support.command_line import TINY, orchestrate
 from tests.support.fake_slurm import FakeSlurm
 
@@ -65,9 +72,11 @@ def test_variables_of_a_surrounding_job_do_not_reach_sbatch_but_slurm_conf_does(
 def test_a_refused_job_leaves_no_run_directory_and_names_the_recipes_key(slurm: FakeSlurm, work: Path) -> None:
     text = "sbatch: error: Batch job submission failed: Invalid account or account/partition combination specified\n"
     slurm.answers({"sbatch": {"err": text, "code": 1}})
-    code, out, err = submit(work, slurm)
-    assert (code, out) == (3, "")
-    assert "resources.account: sbatch refused: Batch job submission failed: Invalid account" in err
+    code, out, _ = submit(work, slurm)
+    assert code == 3
+    (problem,) = json.loads(out)["problems"]
+    assert problem["key"] == "resources.account" and problem["file"].endswith("tiny.yaml")
+    assert problem["what"].startswith("sbatch refused: Batch job submission failed: Invalid account")
     assert list((work / "runs").iterdir()) == []
     assert not (work / "mlflow.db").exists()
 
@@ -83,10 +92,11 @@ def test_the_same_science_still_in_the_queue_is_refused_with_its_run(slurm: Fake
     code, out, err = submit(work, slurm)
     assert code == 0, err
     slurm.answers({"squeue": {"out": "41|PENDING\n"}})
-    code, _, err = submit(work, slurm, "--again")
+    code, refused, _ = submit(work, slurm, "--again")
     assert code == 2
-    assert "the same recipe is pending already (job 41)" in err
-    assert json.loads(out)["run_dir"] in err
+    (problem,) = json.loads(refused)["problems"]
+    assert "the same recipe is pending already (job 41)" in problem["what"]
+    assert problem["where"] == json.loads(out)["run_dir"]
     assert len(list((work / "runs").iterdir())) == 1
 
 
@@ -155,11 +165,52 @@ def test_slurms_words_become_one_of_four_states(word: str, state: str) -> None:
         ("sbatch: error: Batch job submission failed: Invalid feature specification", "resources.constraint"),
         ("sbatch: error: Invalid generic resource (gres) specification", "resources.gpus_per_node"),
         ("sbatch: error: Memory specification can not be satisfied", "resources.memory"),
+        ("sbatch: error: Batch job submission failed: Requested time limit is invalid (missing or exceeds some limit)",
+         "resources.walltime"),
+        ("allocation failure: Node count specification invalid", "resources.num_nodes"),
+        ("allocation failure: Required partition not available (inactive or drain)", "resources.partition"),
+        ("sbatch: error: User's group not permitted to use this partition", "resources.partition"),
+        ("sbatch: error: Job violates accounting/QOS policy (job submit limit, user's size and/or time limits)",
+         "resources"),
+        ("sbatch: error: CPU count specification invalid", "resources.cpus_per_gpu"),
+        ("sbatch: error: Memory required by task is not available", "resources.memory"),
         ("sbatch: error: something new", "sbatch"),
     ],
 )  # fmt: skip
 def test_a_refusal_is_placed_at_the_key_it_is_about(text: str, key: str) -> None:
     assert refusal(text).where == key
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("sbatch: error: invalid partition\nsbatch: error: Batch job submission failed: no\n",
+         "Batch job submission failed: no"),
+        ("sbatch: Job 3 is fine\nallocation failure: Invalid feature specification\n", "Invalid feature specification"),
+        ("slurm_load_node error: Unable to contact slurm controller (connect failure)\n",
+         "Unable to contact slurm controller (connect failure)"),
+        ("scontrol: fatal: Could not establish a configuration source\n", "Could not establish a configuration source"),
+        ("something else: error\n", "something else: error"),
+        ("", "no reason given"),
+    ],
+)  # fmt: skip
+def test_of_an_error_text_the_telling_line_is_shown_without_the_program(text: str, line: str) -> None:
+    assert one_line(text) == line
+
+
+@pytest.mark.parametrize(
+    ("text", "silent"),
+    [
+        ("allocation failure: Unable to contact slurm controller (connect failure)", True),
+        ("sbatch: error: Batch job submission failed: Socket timed out on send/recv operation", True),
+        ("sbatch: error: Munge encode failed: Failed to access socket", True),
+        ("allocation failure: Required node not available (down, drained or reserved)", True),
+        ("allocation failure: Requested node configuration is not available", False),
+        ("allocation failure: Invalid qos specification", False),
+    ],
+)
+def test_silence_and_the_moment_are_no_verdict_on_the_request(text: str, silent: bool) -> None:
+    assert is_no_verdict(text) == silent
 
 
 def test_only_slurms_leftovers_are_scrubbed() -> None:

@@ -16,8 +16,12 @@ name = pathlib.Path(sys.argv[0]).name
 with (room / "calls.jsonl").open("a") as calls:
     slurm = {{{{key: value for key, value in os.environ.items() if key.startswith(("SLURM", "SBATCH"))}}}}
     calls.write(json.dumps({{{{"program": name, "argv": sys.argv[1:], "environment": slurm}}}}) + "\\n")
-answer = json.loads((room / "answers.json").read_text()).get(name, {{{{}}}})
-if name == "sbatch" and not answer.get("code"):
+answers = json.loads((room / "answers.json").read_text())
+asked = [key for key in answers if key.split()[0] == name and set(key.split()[1:]) <= set(sys.argv[1:])]
+answer = answers[max(asked, key=len)] if asked else {{{{}}}}
+if name == "sbatch" and "--test-only" in sys.argv:
+    (room / "tested.sh").write_text(sys.stdin.read())
+elif name == "sbatch" and not answer.get("code"):
     shutil.copy(sys.argv[-1], room / "received.sh")
     print("Submitted batch job 41")
 print(answer.get("out", ""), end="")
@@ -36,7 +40,7 @@ class FakeSlurm:
     def install(cls, room: Path) -> FakeSlurm:
         programs = room / "bin"
         programs.mkdir(parents=True)
-        for name in ("sbatch", "srun", "squeue", "sacct", "scancel", "scontrol"):
+        for name in ("sbatch", "srun", "squeue", "sacct", "sacctmgr", "scancel", "scontrol"):
             program = programs / name
             program.write_text(PROGRAM.format(room=str(room)))
             program.chmod(0o700)
@@ -49,7 +53,10 @@ class FakeSlurm:
         return {"PATH": f"{self.room / 'bin'}{os.pathsep}{os.environ['PATH']}"}
 
     def answers(self, answers: dict[str, dict[str, Any]]) -> None:
-        """What each program says: {"squeue": {"out": "41|RUNNING\\n", "err": "", "code": 0}}."""
+        """What each program says: {"squeue": {"out": "41|RUNNING\\n", "err": "", "code": 0}}.
+
+        A key may go on with words that must be among the arguments: "sbatch --test-only", "scontrol show node".
+        """
         (self.room / "answers.json").write_text(json.dumps(answers))
 
     @property
@@ -59,6 +66,11 @@ class FakeSlurm:
 
     def calls_of(self, program: str) -> list[list[str]]:
         return [call["argv"] for call in self.calls if call["program"] == program]
+
+    @property
+    def tested(self) -> str:
+        """The script that `sbatch --test-only` was given."""
+        return (self.room / "tested.sh").read_text()
 
     @property
     def received(self) -> bytes:

@@ -19,7 +19,7 @@ from typing import Any
 from orchestrator.cluster import LOCAL, Allocation
 from orchestrator.documents import dump_yaml
 from orchestrator.files import make_private_dir, read_json, write_atomically, write_json
-from orchestrator.plan.plan import make_plan, plan_to_json
+from orchestrator.plan.plan import make_plan, plan_from_json, plan_to_json
 from orchestrator.recipe.read import recipe_from_stored
 from orchestrator.run_dir import AttemptDir, RunDir
 from orchestrator.tracking.journal import read_journal_dir
@@ -37,12 +37,14 @@ def make_run(folder: Path, recipe: Mapping[str, Any], code: Path) -> RunDir:
 
 
 def add_attempt(run: RunDir, world_size: int) -> AttemptDir:
-    """The next attempt, planned for `world_size` ranks on one node."""
+    """The next attempt, planned for `world_size` ranks on one node, with the memory of the submitted plan if any."""
     last = run.last_attempt()
     attempt = run.attempt(last.number + 1 if last else 0)
     make_private_dir(attempt.logs)
     recipe = recipe_from_stored(run.recipe.read_text(), str(run.recipe))
-    plan = make_plan(recipe, LOCAL, Allocation(num_nodes=1, gpus_per_node=world_size))
+    submitted = read_json(run.plan)
+    memory = plan_from_json(submitted).memory if submitted else None
+    plan = make_plan(recipe, LOCAL, Allocation(num_nodes=1, gpus_per_node=world_size), memory=memory)
     write_json(attempt.plan, plan_to_json(plan))
     nodes = [{"name": "node1", "node_rank": 0, "argv": []}]
     write_json(attempt.launch, {"attempt": attempt.number, "accelerator": "cpu", "nodes": nodes})

@@ -27,7 +27,7 @@ def slurm_conf(lab: Lab, *, hostname: str, user: str) -> str:
         f"AccountingStoragePort={lab.accounting_port}",
         f"AccountingStoragePass={lab.munge_socket}",  # with munge, this names the socket for talking to slurmdbd
         *(_node_line(lab, node, hostname) for node in lab.nodes),
-        "PartitionName=debug Nodes=ALL Default=YES PriorityTier=10 MaxTime=INFINITE State=UP",
+        "PartitionName=debug Nodes=ALL Default=YES PriorityTier=10 MaxTime=12:00:00 State=UP",
         "PartitionName=preempt Nodes=ALL PriorityTier=1 MaxTime=INFINITE State=UP",
     ]
     return "\n".join(lines) + "\n"
