@@ -26,17 +26,26 @@ under `./runs`, or an unambiguous beginning of that name.
 | 130 | Ctrl-C |
 """
 
+WIDTH = {"max_content_width": 100, "terminal_width": 100}
+
 
 def reference() -> str:
     """The whole page: a section a verb, its help as the terminal shows it at 100 columns."""
-    parent = click.Context(orchestrate, info_name="orchestrate", max_content_width=100, terminal_width=100)
+    parent = click.Context(orchestrate, info_name="orchestrate", **WIDTH)
     sections = [HEAD]
     for verb in VERBS:
         command = orchestrate.get_command(parent, verb)
         assert command is not None
-        context = click.Context(command, info_name=verb, parent=parent, max_content_width=100, terminal_width=100)
-        sections.append(f"## orchestrate {verb}\n\n```\n{command.get_help(context)}\n```\n")
+        context = click.Context(command, info_name=verb, parent=parent, **WIDTH)
+        sections.append(section(command, context))
+        for name, below in getattr(command, "commands", {}).items():
+            sections.append(section(below, click.Context(below, info_name=name, parent=context, **WIDTH)))
     return "\n".join(sections)
+
+
+def section(command: click.Command, context: click.Context) -> str:
+    """One command's help under its own heading."""
+    return f"## {context.command_path}\n\n```\n{command.get_help(context)}\n```\n"
 
 
 if __name__ == "__main__":

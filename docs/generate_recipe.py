@@ -9,10 +9,11 @@ from typing import Any, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from orchestrator.kinds import Kind, kind_of
 from orchestrator.patterns import WORDS
 from orchestrator.recipe.plan_names import PLAN_NAMES
 from orchestrator.recipe.schema import Recipe
-from orchestrator.validation import Kind, kind_of, short
+from orchestrator.validation import short
 
 HEAD = """\
 # Recipe reference
