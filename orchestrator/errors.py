@@ -12,38 +12,70 @@ OrchestratorError              anything the user is told in one or two lines; a 
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
-from typing import ClassVar
-
-_PLACE = re.compile(r"(.+?):(\d+):(\d+)(?: (.+))?")
+from dataclasses import dataclass, field
+from typing import ClassVar, Self
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
+class Place:
+    """Where something was written: line and column of a file, from 1; or (line 0) a whole file, or an override."""
+
+    source: str
+    """The file as it was named, or the words of the override: `--set a.b=c`."""
+    line: int = 0
+    column: int = 0
+    """Of an override: its number on the command line, so that overrides are told in their order."""
+    key: str | None = None
+    """The dotted key that an override sets; None in a file."""
+
+    def __str__(self) -> str:
+        return f"{self.source}:{self.line}:{self.column}" if self.line else self.source
+
+    def naming(self, key: str) -> str:
+        """`recipe.yaml:14:3 batch.effective`; an override's own words where they name the key already."""
+        named = self.key is not None and f"{self.key}.".startswith(f"{key}.")
+        return str(self) if named or not key else f"{self} {key}"
+
+
+@dataclass(frozen=True)
 class Problem:
     """One thing that is wrong: `where` (file:line:col key, or a path), `what`, and the `fix` to write instead."""
 
     where: str
     what: str
     fix: str = ""
+    place: Place | None = field(default=None, compare=False)
+    """What `where` says, in its parts; None where that is no place in a text."""
+    key: str = field(default="", compare=False)
+    """The dotted key that it is about, once it has its place."""
+
+    @classmethod
+    def at(cls, place: Place, key: str, what: str, fix: str) -> Self:
+        """A problem with the dotted `key`, which stands at `place`."""
+        return cls(place.naming(key), what, fix, place, key)
 
     def __str__(self) -> str:
         first = f"{self.where}: {self.what}" if self.where else self.what
         return f"{first}\n    {self.fix}" if self.fix else first
 
     def as_json(self) -> dict[str, str | int | None]:
-        """`where` also in its parts: file, line and column (from 1; None where there is none), and dotted key."""
-        match = _PLACE.fullmatch(self.where)
-        file, line, column, key = match.groups() if match else (None, None, None, None)
-        place = {"file": file, "line": line and int(line), "column": column and int(column), "key": key}
-        return {**place, **asdict(self)}
+        """`where` also in its parts: file, line and column (from 1), dotted key; None for each that there is not."""
+        place = self.place or Place("", key="")
+        return {
+            "where": self.where,
+            "file": place.source if place.key is None else None,
+            "line": place.line or None,
+            "column": place.column if place.line else None,
+            "key": self.key or None,
+            "what": self.what,
+            "fix": self.fix,
+        }
 
     @property
     def position(self) -> tuple[int, int]:
-        """(line, column) for the order of a file; what stands in none comes first."""
-        match = _PLACE.fullmatch(self.where)
-        return (int(match[2]), int(match[3])) if match else (0, 0)
+        """(line, column), for the order of a file; what stands in none comes first."""
+        return (self.place.line, self.place.column) if self.place else (0, 0)
 
 
 class OrchestratorError(Exception):
@@ -80,8 +112,13 @@ class TrainingError(OrchestratorError):
     exit_code = 1
 
 
+def nearest(word: str, choices: Iterable[str]) -> str | None:
+    """The choice that `word` was probably meant to be; None when none is near."""
+    return next(iter(difflib.get_close_matches(word, sorted(choices), n=1, cutoff=0.6)), None)
+
+
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
     """The fix for a misspelt word: the nearest choice if one is near, else all of them."""
     known = sorted(choices)
-    near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
-    return f"did you mean {near[0]!r}?" if near else f"choose one of: {', '.join(known)}"
+    near = nearest(word, known)
+    return f"did you mean {near!r}?" if near else f"choose one of: {', '.join(known)}"

@@ -34,10 +34,14 @@ class Kind:
         return get_origin(self.type) in (Union, types.UnionType)
 
     @property
+    def types(self) -> tuple[Any, ...]:
+        """The bare types that may stand there: one, or the members of a union."""
+        return tuple(kind_of(part).type for part in get_args(self.type)) if self.is_union else (self.type,)
+
+    @property
     def choices(self) -> tuple[Any, ...]:
         """The words that may stand there, alone or beside other types."""
-        parts = get_args(self.type) if self.is_union else (self.type,)
-        return tuple(choice for part in parts if get_origin(part) is Literal for choice in get_args(part))
+        return tuple(choice for part in self.types if get_origin(part) is Literal for choice in get_args(part))
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -48,7 +52,7 @@ class Kind:
     def words(self) -> str:
         """What is wanted, as a person would say it."""
         if self.is_union:
-            others = [kind_of(part).words for part in get_args(self.type) if get_origin(part) is not Literal]
+            others = [Kind(part).words for part in self.types if get_origin(part) is not Literal]
             return " or ".join([*others, *map(str, self.choices)])
         if get_origin(self.type) is Literal:
             return f"one of: {', '.join(map(str, get_args(self.type)))}"

@@ -7,18 +7,46 @@ reading it raises AttributeError. A check that touches one is abandoned: nothing
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, TypeVar, get_args, get_origin
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-from orchestrator.documents import Document, KeyPath
+from orchestrator.documents import Document
 from orchestrator.errors import OrchestratorError, Problem
+from orchestrator.faults import broken_by, faults_in
 from orchestrator.kinds import Kind, kind_of
-from orchestrator.validation import broken_by, problems_from
+from orchestrator.validation import problems_of
+from orchestrator.yaml_nodes import KeyPath
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 Check = Callable[[ModelT], Iterable[Problem]]
 """A rule over a whole value; the `where` of its problems is a dotted key. It reads fields as late as it can."""
+
+
+@dataclass(frozen=True)
+class Survey(Generic[ModelT]):
+    """What could be read of a document, and everything that is wrong with it, in the order of the file."""
+
+    value: ModelT
+    """Whole if there are no problems, else partial."""
+    problems: tuple[Problem, ...]
+
+
+def survey(model: type[ModelT], document: Document, checks: Sequence[Check[ModelT]]) -> Survey[ModelT]:
+    """Read `document` as a `model`, and run all `checks` on it, or on what could be read of it."""
+    if not document.problems and not document.in_base_sixty:
+        try:
+            value = model.model_validate(document.data)
+        except ValidationError:
+            pass
+        else:
+            return Survey(value, document.placed(problem for check in checks for problem in check(value)))
+    faults = faults_in(model, document)
+    broken = broken_by(faults) | document.unread
+    partial = _nothing_of(model) if () in broken else _partial_model(model, document.data, (), broken)
+    found = (problem for check in checks for problem in cautious(check)(partial))
+    return Survey(partial, document.placed((*document.problems, *problems_of(faults), *found)))
 
 
 def surveyed(
@@ -28,42 +56,22 @@ def surveyed(
 
     Raises `error` with every problem of the text, the types and the checks, in the order of the file.
     """
-    if not document.problems:
+    result = survey(model, document, checks)
+    if result.problems:
+        raise error(result.problems)
+    return result.value
+
+
+def cautious(check: Check[ModelT]) -> Check[ModelT]:
+    """The same check, abandoned where it touches something absent: that has been told already."""
+
+    def checked(value: ModelT) -> Iterator[Problem]:
         try:
-            value = model.model_validate(document.data)
-        except ValidationError:
-            pass
-        else:
-            problems = document.placed(problem for check in checks for problem in check(value))
-            if problems:
-                raise error(problems)
-            return value
-    raise error(_all_problems(model, document, checks))
+            yield from check(value)
+        except AttributeError:
+            return
 
-
-def _all_problems(model: type[ModelT], document: Document, checks: Sequence[Check[ModelT]]) -> tuple[Problem, ...]:
-    told, broken = _type_problems(model, document)
-    partial = _partial(Kind(model), document.data, (), broken)
-    found = (problem for check in checks for problem in _concluded(check, partial))
-    problems = dict.fromkeys((*document.problems, *told, *document.placed(found)))
-    return tuple(sorted(problems, key=lambda problem: problem.position))
-
-
-def _type_problems(model: type[BaseModel], document: Document) -> tuple[tuple[Problem, ...], set[KeyPath]]:
-    """What the types refuse, and every path from which nothing may be concluded."""
-    try:
-        model.model_validate(document.data)
-    except ValidationError as fault:
-        broken = broken_by(fault, document, model) | document.unread
-        return problems_from(fault, document, model), broken
-    return (), set(document.unread)
-
-
-def _concluded(check: Check[ModelT], partial: ModelT) -> Iterator[Problem]:
-    try:
-        yield from check(partial)
-    except AttributeError:
-        return  # it needs what could not be read, and that has been told
+    return checked
 
 
 class _Absent(Exception):
@@ -72,18 +80,29 @@ class _Absent(Exception):
 
 def _partial(kind: Kind, value: Any, path: KeyPath, broken: set[KeyPath]) -> Any:
     """`value` as its kind without validation; raises _Absent where it is broken itself."""
-    if path in broken and path:
+    if path in broken:
         raise _Absent
     if kind.is_model and isinstance(value, dict):
         return _partial_model(kind.type, value, path, broken)
     arguments = get_args(kind.type)
     if get_origin(kind.type) is dict and isinstance(value, dict):
         below = kind_of(arguments[1])
-        return {key: _partial(below, item, (*path, key), broken) for key, item in value.items()}
+        return {key: _entry(below, item, (*path, key), broken) for key, item in value.items()}
     if get_origin(kind.type) is tuple and isinstance(value, list):
         below = kind_of(arguments[0])
-        return tuple(_partial(below, item, (*path, index), broken) for index, item in enumerate(value))
+        return tuple(_entry(below, item, (*path, index), broken) for index, item in enumerate(value))
     return value
+
+
+def _entry(kind: Kind, value: Any, path: KeyPath, broken: set[KeyPath]) -> Any:
+    """The same for an entry of a list or mapping: a broken section is there, with nothing in it."""
+    return _nothing_of(kind.type) if kind.is_model and path in broken else _partial(kind, value, path, broken)
+
+
+def _nothing_of(model: type[ModelT]) -> ModelT:
+    made = model.model_construct()
+    made.__dict__.clear()
+    return made
 
 
 def _partial_model(model: type[ModelT], value: dict[str, Any], path: KeyPath, broken: set[KeyPath]) -> ModelT:

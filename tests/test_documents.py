@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.documents import MAX_BYTES, Document, Place, dump_yaml, parse_document, read_document
-from orchestrator.errors import ClusterError, Problem, RecipeError
+from orchestrator.documents import MAX_BYTES, Document, dump_yaml, parse_document, read_document
+from orchestrator.errors import ClusterError, Place, Problem, RecipeError
 
 
 def parsed(text: str) -> Document:
@@ -57,8 +57,9 @@ def test_a_plain_scalar_becomes_what_a_person_means(text: str, value: Any) -> No
 
 
 def test_what_yaml_changed_is_remembered_as_it_was_written() -> None:
-    document = parsed('a: 2:00:00\nb: [no, "no"]\nc: text\n')
-    assert document.written == {("a",): "2:00:00", ("b", 0): "no"}
+    document = parsed('a: 2:00:00\nb: [no, "no"]\nc: text\nd: 0100\ne: "0100"\nf: 0:30\n')
+    assert document.written == {("a",): "2:00:00", ("b", 0): "no", ("d",): "0100", ("f",): "0:30"}
+    assert document.in_base_sixty == (("a",),)
 
 
 def test_places_are_those_of_keys_and_of_list_items_counted_from_one() -> None:
@@ -100,10 +101,10 @@ def test_problems_are_told_in_the_order_of_the_file() -> None:
 def test_all_problems_of_a_text_are_told_at_once() -> None:
     told = refusal("a: 1\na: 2\n1: x\n<<: {b: 1}\nc: !!python/name:os.system x\n? [d]\n: 1\n")
     assert told.splitlines()[::2] == [
-        "some.yaml:2:1: the key 'a' stands here twice (first at some.yaml:1:1)",
+        "some.yaml:2:1 a: this key stands here twice, first in line 1",
         "some.yaml:3:1: a key must be text, found 1",
         "some.yaml:4:1: merge keys (<<) are not read",
-        "some.yaml:5:4: the tag !!python/name:os.system is not read",
+        "some.yaml:5:4 c: the tag !!python/name:os.system is not read",
         "some.yaml:6:3: a key must be text, found a list or mapping",
     ]
 
@@ -123,7 +124,7 @@ def test_nesting_without_end_is_refused(text: str) -> None:
 
 
 def test_a_number_that_is_none_is_refused() -> None:
-    assert refusal("a: !!int many").startswith("some.yaml:1:4: 'many' is not a number")
+    assert refusal("a: !!int many").startswith("some.yaml:1:4 a: 'many' is not a number")
 
 
 @pytest.mark.parametrize(
@@ -154,6 +155,8 @@ def test_a_file_that_cannot_be_read_is_one_problem_with_its_path(tmp_path: Path)
     (tmp_path / "latin.yaml").write_bytes("name: é".encode("latin-1"))
     assert read_refusal(tmp_path / "latin.yaml").endswith("not UTF-8 text (byte 6)")
     (tmp_path / "large.yaml").write_bytes(b"#" * (MAX_BYTES + 1))
+    assert read_refusal(tmp_path / "large.yaml").endswith("larger than 1 MiB")
+    (tmp_path / "large.yaml").write_text("é" * MAX_BYTES)  # the cap cuts a character in two
     assert read_refusal(tmp_path / "large.yaml").endswith("larger than 1 MiB")
     (tmp_path / "file").write_text("a: 1")
     assert "cannot be read" in read_refusal(tmp_path / "file" / "below")

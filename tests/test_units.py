@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.units import format_count, format_lr, format_mebibytes, format_walltime, parse_bytes, parse_walltime
+from orchestrator.units import (
+    format_count,
+    format_lr,
+    format_mebibytes,
+    format_memory,
+    format_walltime,
+    parse_bytes,
+    parse_walltime,
+)
 
 
 @pytest.mark.parametrize(
@@ -78,3 +86,7 @@ def test_a_learning_rate_has_three_significant_digits(value: float, text: str) -
 
 def test_counts_have_thousands_separators() -> None:
     assert format_count(649528) == "649,528"
+
+
+def test_a_size_is_told_in_gib_or_below_one_in_mib() -> None:
+    assert [format_memory(size * 1024**2) for size in (0.25, 1023, 22968)] == ["0.2 MiB", "1023.0 MiB", "22.43 GiB"]

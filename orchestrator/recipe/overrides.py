@@ -11,10 +11,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from orchestrator.documents import Document, KeyPath, Place, dotted, parse_yaml
-from orchestrator.errors import Problem, RecipeError
+from orchestrator.documents import Document, parse_yaml
+from orchestrator.errors import Place, Problem, RecipeError
 from orchestrator.kinds import kind_at
 from orchestrator.recipe.schema import Recipe
+from orchestrator.yaml_nodes import KeyPath, dotted
 
 
 def with_overrides(document: Document, overrides: Sequence[str]) -> Document:
@@ -24,13 +25,13 @@ def with_overrides(document: Document, overrides: Sequence[str]) -> Document:
     document = replace(
         document, data=copy.deepcopy(document.data), places=dict(document.places), written=dict(document.written)
     )
-    for override in overrides:
+    for number, override in enumerate(overrides):
+        key = override.partition("=")[0]
+        place = Place(f"--set {override}", column=number, key=key)
         try:
-            document = _with_override(document, override)
+            document = _with_override(document, override, place)
         except RecipeError as error:
-            meant = frozenset({_meant(override.partition("=")[0])})
-            problems = (*document.problems, *error.problems)
-            document = replace(document, problems=problems, unread=document.unread | meant)
+            document = document.refusing(error.problems, [_meant(key)])
     return document
 
 
@@ -39,19 +40,18 @@ def _meant(key: str) -> KeyPath:
     return tuple(int(part) if part.isdecimal() else part for part in key.split("."))
 
 
-def _with_override(document: Document, override: str) -> Document:
-    source = f"--set {override}"
+def _with_override(document: Document, override: str, place: Place) -> Document:
     key, equals, text = override.partition("=")
     if not equals or not all(key.split(".")):
-        raise RecipeError(Problem(source, "not of the form KEY=VALUE", "write --set section.key=value"))
-    place = Place(source, key=key)
+        raise RecipeError(Problem.at(place, "", "not of the form KEY=VALUE", "write --set section.key=value"))
     path = _path(document.data, key, place)
     value = _value(text, path, place)
     holder = document.data
     for part in path[:-1]:
         holder = holder[part]
-    holder[path[-1]] = merged(_get(holder, path[-1]), value.data)
-    return _with_places(document, path, place, value)
+    old = _get(holder, path[-1])
+    holder[path[-1]] = merged(old, value.data)
+    return _with_places(document, path, place, old, value)
 
 
 def _path(data: Any, key: str, place: Place) -> KeyPath:
@@ -73,12 +73,11 @@ def _step(data: Any, part: str, path: KeyPath, place: Place) -> str | int:
     if isinstance(data, dict):
         return part
     if not isinstance(data, list):
-        raise RecipeError(
-            Problem(str(place), f"{dotted(path)} holds a single value", f"write --set {dotted(path)}=VALUE")
-        )
+        what, fix = f"{dotted(path)} holds a single value", f"write --set {dotted(path)}=VALUE"
+        raise RecipeError(Problem.at(place, place.key or "", what, fix))
     if not part.isdecimal() or int(part) >= len(data):
         what = f"{dotted(path)} is a list of {len(data)}, without an entry {part!r}"
-        raise RecipeError(Problem(str(place), what, "write the number of an entry, counted from 0"))
+        raise RecipeError(Problem.at(place, place.key or "", what, "write the number of an entry, counted from 0"))
     return int(part)
 
 
@@ -91,14 +90,11 @@ def _value(text: str, path: KeyPath, place: Place) -> Document:
     if kind is not None and kind.is_text and not (kind.optional and text == "null"):
         return Document(place.source, text, {})
     try:
-        value = parse_yaml(text, place.source, RecipeError, override_of=place.key)
-        problems = value.problems
+        return parse_yaml(text, place.source, RecipeError, override=place, above=path)
     except RecipeError as error:
-        problems = error.problems
-    if problems:
         fix = "write a YAML value; quote what the shell would change"
-        raise RecipeError([replace(problem, fix=fix) for problem in problems])
-    return value
+        problems = (Problem.at(place, place.key or "", problem.what, fix) for problem in error.problems)
+        raise RecipeError(problems) from None
 
 
 def merged(old: Any, new: Any) -> Any:
@@ -108,11 +104,27 @@ def merged(old: Any, new: Any) -> Any:
     return {**old, **{key: merged(old.get(key), value) for key, value in new.items()}}
 
 
-def _with_places(document: Document, path: KeyPath, place: Place, value: Document) -> Document:
-    """`document` knowing that `path`, and any section opened for it, comes from an override."""
+def _with_places(document: Document, path: KeyPath, place: Place, old: Any, value: Document) -> Document:
+    """`document` knowing that `path`, where `old` stood, and any section opened for it, comes from an override."""
+
+    def stays(key: KeyPath) -> bool:
+        return key[: len(path)] != path or _stays(old, value.data, key[len(path) :])
+
     opened = (path[:length] for length in range(1, len(path)))
-    places = {**dict.fromkeys(opened, place), **document.places, path: place}
-    places.update({(*path, *below): place for below in value.places})
-    written = {key: text for key, text in document.written.items() if key[: len(path)] != path}
+    places = {**dict.fromkeys(opened, place), **{key: at for key, at in document.places.items() if stays(key)}}
+    places.update({(*path, *below): place for below in ((), *value.places)})
+    written = {key: text for key, text in document.written.items() if stays(key)}
     written.update({(*path, *below): text for below, text in value.written.items()})
-    return replace(document, places=places, written=written)
+    document = replace(document, places=places, written=written)
+    return document.refusing(value.problems, [(*path, *below) for below in value.unread])
+
+
+def _stays(old: Any, new: Any, below: KeyPath) -> bool:
+    """Whether what stood at `below` in `old` is still there once `new` is merged over it."""
+    for key in below:
+        if not (isinstance(old, dict) and isinstance(new, dict)):
+            return False
+        if key not in new:
+            return True
+        old, new = old.get(key), new[key]
+    return False

@@ -51,10 +51,11 @@ def read_recipe(path: Path | str, overrides: Sequence[str] = (), *, checks: Sequ
     the interpolations, the types, the fields against each other, and of further `checks`.
     """
     document = interpolated(with_overrides(read_document(path, RecipeError), overrides))
+    secret = from_environment(document)
+    document = replace(secret, data=document.data)
     recipe = surveyed(Recipe, document, (*RULES, *checks), RecipeError)
-    read = ReadRecipe(recipe, document, Path(path).parent)
-    secret = from_environment(replace(document, data={"env": recipe.env.model_dump()}))
-    return replace(read, environment=_variables(Environment.model_validate(secret.data["env"])))
+    environment = _variables(Environment.model_validate(secret.data.get("env", {})))
+    return ReadRecipe(recipe, document, Path(path).parent, environment)
 
 
 def recipe_from_stored(text: str, source: str) -> Recipe:
