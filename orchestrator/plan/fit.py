@@ -10,7 +10,7 @@ from orchestrator.plan.budget import Budget
 from orchestrator.plan.memory import MemoryPlan, Method, PeakCurve
 
 _FIRST = (2, 16)
-"""Where a search begins without a guess: a batch norm cannot train on a single sample."""
+"""Where a search begins without a guess: a batch norm cannot train on one sample, and 16 tell a slope."""
 _MOST_TRIES = 16
 
 

@@ -33,7 +33,7 @@ PROBE_VERSION = 1
 """Raised whenever the simulation counts differently: what was remembered is then forgotten."""
 TIMEOUT_S = 900
 _TALK = "fit: "
-_SECTIONS = {"model", "datasets", "loss", "optimizer", "precision", "env"}
+_SECTIONS = {"model", "datasets", "loss", "optimizer", "precision", "activation_checkpointing", "env"}
 _NUMBER = "write batch.micro as a number"
 
 Say = Callable[[str], None]
@@ -47,12 +47,18 @@ class Found:
     facts: dict[str, Any] = field(default_factory=dict)
     points: dict[tuple[bool, bool, int], int] = field(default_factory=dict)
     """Peak bytes by (recompute, accumulating, micro-batch)."""
+    lasting: bool = True
+    """False after a crash or a time-out: another time it may go better, so that is not remembered."""
 
     def add(self, answer: dict[str, Any]) -> None:
         """Take in what a simulation answered."""
         self.facts |= {name: value for name, value in answer.items() if name != "points"}
         for point in answer.get("points", ()):
             self.points[point["recompute"], point["accumulating"], point["micro_batch_size"]] = point["num_bytes"]
+
+    def peak_of(self, recompute: bool) -> Callable[[int, bool], int]:
+        """The peak by (micro-batch, accumulating); it raises KeyError where nobody has asked for it yet."""
+        return lambda size, accumulating: self.points[recompute, accumulating, size]
 
     def as_json(self) -> dict[str, Any]:
         """The answer that would give all of this."""
@@ -98,8 +104,9 @@ def fit(
     rows, cpu_s = case.rows_from(found), 0.0
     if rows is None and "failed" not in found.facts:
         cpu_s = case.simulate(found, say)
-        make_private_dir(cache.parent)
-        write_json(cache, found.as_json())
+        if found.lasting:
+            make_private_dir(cache.parent)
+            write_json(cache, found.as_json())
         rows = case.rows_from(found)
     return case.report(found, rows, cpu_s)
 
@@ -175,7 +182,7 @@ class _Case:
                 if recompute and "without_recompute" in found.facts:
                     continue
                 rows += fit_rows(
-                    lambda size, accumulating, recompute=recompute: found.points[recompute, accumulating, size],  # type: ignore[misc]
+                    found.peak_of(recompute),
                     recompute=recompute,
                     step_bytes=found.facts["step_bytes"],
                     gradient_bytes=found.facts["sizes"]["trained_bytes"],
@@ -210,6 +217,7 @@ class _Case:
         if code != 0:
             why = f"it took longer than {TIMEOUT_S} s" if code is None else f"it ended with {_exit_words(code)}"
             found.facts["failed"] = f"{why}: {tail[0]}" if tail else why
+            found.lasting = False
         if "sizes" not in found.facts:
             what = f"the model cannot be made on this machine: {found.facts.get('failed')}"
             self.read.refuse([Problem("model.target", what, _NUMBER)])

@@ -12,6 +12,7 @@ import gc
 import resource
 import sys
 import traceback
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -90,28 +91,13 @@ def _made(request: dict[str, Any], folder: Path, answer: Answer) -> Simulation:
 
 
 def simulate(simulation: Simulation, request: dict[str, Any], answer: Answer) -> None:
-    """The peaks of all modes asked for. Raises what the user's code raises, in the recipe's own mode."""
+    """The peaks of all modes asked for. Raises what the user's code raises, unless only recomputing fails."""
     step_bytes = simulation.step_bytes()
     answer.tell(step_bytes=step_bytes)
-    known = {
-        (point["recompute"], point["accumulating"], point["micro_batch_size"]): point["num_bytes"]
-        for point in request["known"]
-    }
     for recompute in request["recompute"]:
-
-        def peak(size: int, accumulating: bool, recompute: bool = recompute) -> int:
-            num_bytes = known.get((recompute, accumulating, size))
-            if num_bytes is None:
-                num_bytes = simulation.forward_backward_bytes(size, accumulating=accumulating, recompute=recompute)
-                mode = f"recompute {'on' if recompute else 'off'}, accumulation {'> 1' if accumulating else '1'}"
-                say(f"{mode}, micro-batch {size}: {format_memory(num_bytes)}")
-                point = {"recompute": recompute, "accumulating": accumulating, "micro_batch_size": size}
-                answer.add_point({**point, "num_bytes": num_bytes})
-            return num_bytes
-
         try:
             fit_rows(
-                peak,
+                _peaks(simulation, request, answer, recompute=recompute),
                 recompute=recompute,
                 step_bytes=step_bytes,
                 gradient_bytes=simulation.gradient_bytes,
@@ -119,9 +105,32 @@ def simulate(simulation: Simulation, request: dict[str, Any], answer: Answer) ->
                 most=request["most"],
             )
         except Exception as error:
-            if recompute == simulation.recipe.activation_checkpointing:
+            if not recompute or simulation.recipe.activation_checkpointing:
                 raise
             answer.tell(without_recompute=one_line(error, Path(request["folder"]).resolve()))
+
+
+def _peaks(
+    simulation: Simulation, request: dict[str, Any], answer: Answer, *, recompute: bool
+) -> Callable[[int, bool], int]:
+    """The peak by (micro-batch, accumulating): known from an earlier time, or simulated, told and put in the answer."""
+    known: dict[tuple[int, bool], int] = {
+        (point["micro_batch_size"], point["accumulating"]): point["num_bytes"]
+        for point in request["known"]
+        if point["recompute"] == recompute
+    }
+
+    def peak(size: int, accumulating: bool) -> int:
+        if (size, accumulating) not in known:
+            num_bytes = simulation.forward_backward_bytes(size, accumulating=accumulating, recompute=recompute)
+            mode = f"recompute {'on' if recompute else 'off'}, accumulation {'> 1' if accumulating else '1'}"
+            say(f"{mode}, micro-batch {size}: {format_memory(num_bytes)}")
+            point = {"recompute": recompute, "accumulating": accumulating, "micro_batch_size": size}
+            answer.add_point({**point, "num_bytes": num_bytes})
+            known[size, accumulating] = num_bytes
+        return known[size, accumulating]
+
+    return peak
 
 
 def say(line: str) -> None:

@@ -208,3 +208,18 @@ def test_a_run_with_micro_auto_trains_by_the_prediction_and_shows_both_peaks_in_
     ((same_step, observed),) = metric_rows(folder / "mlflow.db", "memory/observed_peak_gib")
     assert step == same_step == 2
     assert 0 < predicted < observed < 1
+
+
+def test_a_crash_is_not_remembered_and_a_failure_of_the_code_is(folder: Path) -> None:
+    for target, again in (("blocks:Aborting", True), ("blocks:Branching", False)):
+        read = written(folder, model={"target": target})
+        assert fitted(read)[1]
+        assert bool(fitted(read)[1]) == again
+
+
+def test_a_recipe_that_recomputes_asks_for_that_alone(folder: Path) -> None:
+    read = written(folder, activation_checkpointing=True)
+    said: list[str] = []
+    plan = memory_for(read, LOCAL, snapshot_digest="0", say=said.append)
+    assert plan.method == "simulated" and plan.largest_micro_batch == 24
+    assert points_said(said) and all("recompute on" in line for line in points_said(said))
