@@ -10,8 +10,9 @@ from orchestrator.cli.options import cluster_option, json_option, recipe_argumen
 from orchestrator.cli.render.fit import fit_facts, fit_screen
 from orchestrator.cli.render.text import json_text
 from orchestrator.submit.fit import fit
-from orchestrator.submit.prepare import read_both
+from orchestrator.submit.prepare import read_and_look
 from orchestrator.submit.snapshot import take_snapshot
+from orchestrator.submit.staged import asset_check, with_assets
 from orchestrator.units import parse_bytes
 
 
@@ -27,9 +28,10 @@ def command(
 ) -> None:
     """Predict the largest micro-batch of RECIPE that fits one GPU, by a simulation on this machine's CPU."""
     gpu_bytes = None if gpu is None else _size(gpu)
-    cluster, read = read_both(recipe, overrides=overrides, profile=profile)
+    staged = asset_check(recipe, thorough=False)
+    cluster, read, _ = read_and_look(recipe, overrides=overrides, profile=profile, offline=True, more=(staged,))
     report = fit(
-        read,
+        with_assets(read),
         cluster,
         snapshot_digest=take_snapshot(read.folder).digest,
         recompute=(False, True),

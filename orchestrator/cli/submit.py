@@ -54,7 +54,7 @@ def command(
 
         chosen = soonest_overrides(recipe, overrides=overrides, profile=profile, cwd=cwd, offline=offline)
         overrides = (*overrides, *chosen)
-    prepared = prepare(recipe, overrides=overrides, profile=profile, cwd=cwd, offline=offline, say=_say)
+    prepared = prepare(recipe, overrides=overrides, profile=profile, cwd=cwd, offline=offline, thorough=True, say=_say)
     screen = plan_screen(prepared.plan, prepared.read.recipe, prepared.run_dir, cwd=cwd, live=prepared.live)
     click.echo(screen, nl=False, err=True)
     start_run(prepared, cwd=cwd, again=again, only_prepare=only_prepare, say=_say)

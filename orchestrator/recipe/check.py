@@ -6,7 +6,9 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 
 from orchestrator.errors import Problem
-from orchestrator.recipe.schema import Amount, Dataset, Recipe, Section
+from orchestrator.recipe.check_assets import asset_names_are_free, assets_are_whole
+from orchestrator.recipe.schema import Amount, Dataset, Recipe
+from orchestrator.recipe.section import Section
 from orchestrator.validation import short
 
 _GIT_CONFIG = ("GIT_CONFIG_COUNT", "GIT_CONFIG_KEY_", "GIT_CONFIG_VALUE_")
@@ -265,5 +267,7 @@ RULES: tuple[Callable[[Recipe], Iterator[Problem]], ...] = (
     _schedule_fits,
     _validation_is_there,
     _variables_are_free,
+    assets_are_whole,
+    asset_names_are_free,
 )
 """Every rule reads a whole recipe, or what could be read of it (see `survey`)."""

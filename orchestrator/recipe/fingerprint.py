@@ -6,7 +6,8 @@ import hashlib
 import json
 from typing import Any
 
-from orchestrator.recipe.schema import Recipe, Section
+from orchestrator.recipe.schema import Recipe
+from orchestrator.recipe.section import Section
 
 FREE_SECTIONS = frozenset({"resources", "loader", "tracking"})
 """Sections that change where and how fast a run goes, never what it computes."""
@@ -20,6 +21,7 @@ ADDED_LATER: tuple[tuple[str, ...], ...] = (
     ("batch", "micro_multiple"),
     ("optimizer", "args"),
     ("activation_checkpointing",),
+    ("assets",),
 )
 """Keys that came after recipes had been run: at their defaults they compute what was computed before them."""
 

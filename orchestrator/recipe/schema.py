@@ -8,19 +8,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from orchestrator.field_types import Count, Memory, Name, Walltime
 from orchestrator.patterns import LANGUAGE, SLURM_WORD, TARGET, VARIABLE
-
-
-class Section(BaseModel):
-    """A part of a recipe: frozen, strict about types, closed to unknown keys."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, protected_namespaces=(), defer_build=True
-    )
-
+from orchestrator.recipe.assets import Asset
+from orchestrator.recipe.section import Section
 
 TargetName = Annotated[str, Field(pattern=TARGET)]
 SlurmWord = Annotated[str, Field(pattern=SLURM_WORD)]
@@ -273,6 +266,9 @@ class Recipe(Section):
     activation_checkpointing: bool = Field(
         default=False,
         description="Recompute the blocks of the model (children of its ModuleLists) in the backward pass.",
+    )
+    assets: dict[Name, Asset] = Field(
+        default_factory=dict, description="What `orchestrate stage` fetches: tokenizers, models, files, repositories."
     )
     resources: Resources = Field(default_factory=Resources, description="What to ask the scheduler for.")
     loader: Loader = Field(default_factory=Loader, description="How samples reach the ranks.")

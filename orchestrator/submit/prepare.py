@@ -25,7 +25,7 @@ from orchestrator.machine import detect_accelerator
 from orchestrator.plan.effective import check_batch
 from orchestrator.plan.plan import Plan, make_plan, plan_to_json, requested_allocation
 from orchestrator.plan.resources import resource_checks
-from orchestrator.profile import read_profile
+from orchestrator.profile import survey_profile
 from orchestrator.recipe.code_facts import batch_norm_in
 from orchestrator.recipe.fingerprint import fingerprint
 from orchestrator.recipe.read import ReadRecipe, read_recipe
@@ -33,10 +33,11 @@ from orchestrator.recipe.schema import Recipe
 from orchestrator.recipe.targets import target_checks
 from orchestrator.run_dir import RunDir
 from orchestrator.submit.snapshot import Snapshot, git_facts, take_snapshot, write_snapshot
+from orchestrator.submit.staged import asset_check, keep_lock, with_assets
+from orchestrator.survey import Check, cautious
 
 if TYPE_CHECKING:
     from orchestrator.submit.live import LiveReport
-    from orchestrator.survey import Check
 
 
 @dataclass(frozen=True)
@@ -69,13 +70,19 @@ def prepare(
     profile: Path | None,
     cwd: Path,
     offline: bool = False,
+    thorough: bool = False,
     say: Say = _silent,
 ) -> Prepared:
     """Read, check and plan a recipe for a cluster; `say` hears what takes its time. Unless `offline`, a Slurm is asked.
 
-    Raises RecipeError or ClusterError with all problems at once.
+    Its assets must be staged; with `thorough` they are tried too. Raises RecipeError or ClusterError with all problems
+    at once.
     """
-    cluster, read, live = read_and_look(recipe_path, overrides=overrides, profile=profile, offline=offline)
+    staged = asset_check(recipe_path, thorough=thorough)
+    cluster, read, live = read_and_look(
+        recipe_path, overrides=overrides, profile=profile, offline=offline, more=(staged,)
+    )
+    read = with_assets(read)
     snapshot = take_snapshot(read.folder)
     identity = fingerprint(read.recipe, snapshot.digest)
     run_dir = RunDir(first_free(cwd / "runs" / f"{read.recipe.name}-{identity[:8]}"))
@@ -101,17 +108,20 @@ def read_both(recipe_path: Path, *, overrides: Sequence[str], profile: Path | No
 
 
 def read_and_look(
-    recipe_path: Path, *, overrides: Sequence[str], profile: Path | None, offline: bool
+    recipe_path: Path,
+    *,
+    overrides: Sequence[str],
+    profile: Path | None,
+    offline: bool,
+    more: Sequence[Check[Recipe]] = (),
 ) -> tuple[Cluster, ReadRecipe, LiveReport | None]:
-    """The same, checked against the cluster as it is now too, unless `offline`."""
-    problems: list[Problem] = []
-    cluster = LOCAL
-    try:
-        cluster = LOCAL if profile is None else read_profile(profile)
-    except ClusterError as error:
-        problems += error.problems
+    """The same, checked against the cluster as it is now too, unless `offline`, and by what `more` checks there are."""
+    cluster, problems = _surveyed_profile(profile)
     live = look_at(cluster, offline=offline or bool(problems))
-    checks = (*target_checks(recipe_path.parent), *resource_checks(cluster), *checks_of(live, cluster), check_batch)
+    cluster_checks = (*resource_checks(cluster), *checks_of(live, cluster))
+    if problems:
+        cluster_checks = tuple(map(cautious, cluster_checks))
+    checks = (*target_checks(recipe_path.parent), *cluster_checks, check_batch, *more)
     try:
         read = read_recipe(recipe_path, overrides, checks=checks)
     except RecipeError as error:
@@ -119,6 +129,17 @@ def read_and_look(
     if problems:
         raise ClusterError(problems)
     return cluster, read, live
+
+
+def _surveyed_profile(path: Path | None) -> tuple[Cluster, tuple[Problem, ...]]:
+    """What could be read of the profile, and everything that is wrong with it; without one, this machine."""
+    if path is None:
+        return LOCAL, ()
+    try:
+        found = survey_profile(path)
+    except ClusterError as error:
+        return LOCAL, error.problems
+    return found.value, found.problems
 
 
 def look_at(cluster: Cluster, *, offline: bool) -> LiveReport | None:
@@ -197,6 +218,7 @@ def write_run(prepared: Prepared, *, cwd: Path) -> None:
         for folder in (run_dir.snapshot, run_dir.journal, run_dir.forward, run_dir.checkpoints, run_dir.job_logs):
             make_private_dir(folder)
         write_snapshot(prepared.snapshot, run_dir)
+        keep_lock(prepared.read, run_dir)
         write_json(run_dir.run, _identity(prepared, cwd))
         write_submission(run_dir, prepared.read, prepared.cluster, prepared.plan, prepared.script)
     except BaseException:

@@ -31,6 +31,7 @@ from orchestrator.submit.prepare import (
 )
 from orchestrator.submit.runs import ALIVE, same_fingerprint, statuses
 from orchestrator.submit.snapshot import take_snapshot
+from orchestrator.submit.staged import asset_check, with_assets
 from orchestrator.submit.tracker import create_mlflow_run, mlflow_ui
 
 MAY_CHANGE = ("resources", "loader", "tracking", "batch.micro")
@@ -80,8 +81,10 @@ def resume_run(
             raise RunError(Problem(key, what, f"resume may change {', '.join(MAY_CHANGE)}; or submit it as a new run"))
     cluster = Cluster.model_validate(read_json(run_dir.cluster)) if profile is None else read_profile(profile)
     live = look_at(cluster, offline=offline)
-    checks = (*resource_checks(cluster), *checks_of(live, cluster))
+    staged = asset_check(run_dir.recipe, thorough=False, run_dir=run_dir)
+    checks = (*resource_checks(cluster), *checks_of(live, cluster), staged)
     read.refuse(problem for check in checks for problem in check(read.recipe))
+    read = with_assets(read, run_dir)
     backend_for(cluster).check()
     code = take_snapshot(run_dir.snapshot_recipe)
     plan = plan_for(replace(read, folder=code.folder), cluster, snapshot_digest=code.digest, say=say)

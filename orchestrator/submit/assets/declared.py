@@ -1,0 +1,72 @@
+"""An asset as fetchers, lock and cache speak of it: what is wanted, from where, in which version."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from orchestrator.recipe.assets import Asset, AssetKind
+
+HUB_KINDS = ("tokenizer", "model")
+FILE_KINDS = ("url", "package")
+Progress = Callable[[int, int | None], None]
+"""Called with the bytes that have arrived, and with all there will be, where that is known."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What decides the content of an asset: equal ones are the same bytes, wherever they lie."""
+
+    kind: AssetKind
+    source: str
+    """The hub's repository, the URL, the package, or git's URL."""
+    revision: str
+    """Commit of a repository, sha256 of a file; '' where a package's file is taken as it is installed."""
+    select: tuple[str, ...] = ()
+    """Glob patterns of a hub repository's files ('' for none given); the path in a package."""
+
+    @property
+    def key(self) -> str:
+        """64 hex digits that stand for it in the cache."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Wanted:
+        """Raises KeyError or TypeError where `value` is something else."""
+        texts = (str(value["source"]), str(value["revision"]), tuple(map(str, value["select"])))
+        return cls(value["kind"], *texts)
+
+
+class AssetFault(Exception):
+    """One asset cannot be had, or is not what was declared: the `key` of it to look at, what is wrong, and the fix."""
+
+    def __init__(self, key: str, what: str, fix: str) -> None:
+        super().__init__(what)
+        self.key, self.what, self.fix = key, what, fix
+
+
+def wanted_of(asset: Asset) -> Wanted:
+    """What a checked asset wants."""
+    kind = asset.kind
+    if kind == "url":
+        return Wanted(kind, asset.url or "", asset.sha256 or "")
+    if kind == "package":
+        return Wanted(kind, asset.package or "", asset.sha256 or "", (asset.path or "",))
+    if kind == "git":
+        return Wanted(kind, asset.git or "", asset.commit or "")
+    return Wanted(kind, asset.tokenizer or asset.model or "", asset.revision or "", asset.files)
+
+
+def redacted(text: str) -> str:
+    """`text` without the names and passwords in its URLs."""
+    return re.sub(r"://[^/@\s]*@", "://", text)
+
+
+def shown(url: str) -> str:
+    """A URL for messages: without a name, a password or a query, any of which may be a secret."""
+    return redacted(urlsplit(url)._replace(query="", fragment="").geturl())

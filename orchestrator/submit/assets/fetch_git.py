@@ -1,0 +1,91 @@
+"""A git repository at one commit: checked out beside its place, moved there when it is whole, without its .git."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from orchestrator.submit.assets.cache import AssetCache, locked_file
+from orchestrator.submit.assets.declared import AssetFault, Wanted, redacted, shown
+from orchestrator.submit.assets.lock import LockedAsset
+from orchestrator.submit.commands import find_program, watch_command
+
+_ANSWER_S = 10.0
+_LOCAL_S = 300.0
+_FETCH_S = 3600.0
+_FAIR = ("-c", "http.lowSpeedLimit=1", "-c", "http.lowSpeedTime=30", "-c", "core.autocrlf=false")
+"""A server that sends nothing for 30 s is given up; everybody gets the same bytes."""
+_EVERYTHING = ("refs/heads/*:refs/remotes/origin/*", "refs/tags/*:refs/tags/*")
+_FIX = "check the URL and env.mirrors.git, then run it again"
+
+
+def fetch_git(wanted: Wanted, cache: AssetCache, environment: Mapping[str, str]) -> LockedAsset:
+    """Check the commit out into the cache; `environment` says where git's mirrors are. Raises AssetFault."""
+    if find_program("git") is None:
+        raise AssetFault("git", "git is not on PATH", "load the cluster's module for git")
+    ssh = {"GIT_SSH_COMMAND": "ssh -o BatchMode=yes -o ConnectTimeout=5"}
+    git = _Git(wanted, {**ssh, **environment, "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"})
+    folder = cache.folder_of(wanted)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with _workshop(folder) as work:
+        git.check_out(work / "new")
+        shutil.rmtree(work / "new" / ".git")
+        if folder.exists():  # it was not as it should be, or another process was faster
+            folder.rename(work / "old")
+        (work / "new").rename(folder)
+    paths = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    return LockedAsset(wanted, tuple(locked_file(folder, path) for path in paths))
+
+
+@contextlib.contextmanager
+def _workshop(folder: Path) -> Iterator[Path]:
+    work = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
+    work.mkdir()
+    try:
+        yield work
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+class _Git:
+    """git with what one asset needs."""
+
+    def __init__(self, wanted: Wanted, environment: Mapping[str, str]) -> None:
+        self._wanted = wanted
+        self._environment = environment
+
+    def check_out(self, work: Path) -> None:
+        """The commit alone where the server hands it out by name, else all branches and tags, and the commit of these.
+
+        Raises AssetFault.
+        """
+        source, commit = self._wanted.source, self._wanted.revision
+        self._run("ls-remote", "--", source, "HEAD", timeout_s=_ANSWER_S)
+        self._run("init", "--quiet", str(work), timeout_s=_LOCAL_S)
+        here = ("-C", str(work))
+        fetch = (*here, "fetch", "--quiet", "--no-tags")
+        try:
+            self._run(*fetch, "--depth=1", "--", source, commit, timeout_s=_FETCH_S)
+        except AssetFault:
+            self._run(*fetch, "--", source, *_EVERYTHING, timeout_s=_FETCH_S)
+        try:
+            self._run(*here, "checkout", "--quiet", "--detach", commit, timeout_s=_LOCAL_S)
+        except AssetFault:
+            fix = "write a commit that one of its branches or tags holds"
+            raise AssetFault("commit", f"{shown(source)} has no commit {commit}", fix) from None
+
+    def _run(self, *words: str, timeout_s: float) -> None:
+        """Raises AssetFault with git's own word where it fails or takes too long."""
+        lines: list[str] = []
+        code = watch_command(("git", *_FAIR, *words), timeout_s=timeout_s, env=self._environment, on_line=lines.append)
+        where = shown(self._wanted.source)
+        if code is None:
+            raise AssetFault("git", f"{where} does not answer within {timeout_s:g} s", _FIX)
+        if code != 0:
+            told = [line for line in lines if line.startswith(("fatal:", "error:", "ssh:"))] or lines
+            raise AssetFault(
+                "git", f"{where} cannot be fetched: {redacted(told[0]) if told else 'no reason given'}", _FIX
+            )

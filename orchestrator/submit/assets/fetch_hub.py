@@ -1,0 +1,68 @@
+"""A repository of a hub, fetched by a process whose environment says where the hub and its cache are."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from orchestrator.submit.assets.cache import AssetCache
+from orchestrator.submit.assets.declared import AssetFault, Progress, Wanted
+from orchestrator.submit.assets.lock import LockedAsset, LockedFile
+from orchestrator.submit.commands import watch_command
+
+INSTALL = "pip install 'orchestrator[hub]'"
+DEFAULT_ENDPOINT = "https://huggingface.co"
+_MOST_S = 86_400.0
+"""The process watches its own pace: this is for one that has gone astray."""
+
+
+def fetch_hub(wanted: Wanted, cache: AssetCache, environment: Mapping[str, str], progress: Progress) -> LockedAsset:
+    """Fetch the repository's files into the cache. Raises AssetFault."""
+    if importlib.util.find_spec("huggingface_hub") is None:
+        raise AssetFault(wanted.kind, "huggingface_hub is not installed", INSTALL)
+    told: dict[str, Any] = {}
+    noise: list[str] = []
+
+    def listen(line: str) -> None:
+        try:
+            facts = json.loads(line)
+        except ValueError:
+            facts = None
+        if not isinstance(facts, dict):
+            noise.append(line)
+            return
+        told.update(facts)
+        if "done" in facts:
+            progress(facts["done"], facts["total"] or None)
+
+    module = "orchestrator.submit.assets.hub_download"
+    argv = (sys.executable, "-m", module, wanted.kind, wanted.source, wanted.revision, *wanted.select)
+    watch_command(argv, timeout_s=_MOST_S, env=hub_environment(environment, cache), on_line=listen)
+    if "files" not in told:
+        last = noise[-1] if noise else "it was killed"
+        key, what, fix = told.get("fault", (wanted.kind, f"huggingface_hub failed: {last}", f"upgrade it: {INSTALL}"))
+        raise AssetFault(key, what, fix)
+    return LockedAsset(wanted, tuple(LockedFile(f["path"], f["size"], f["sha256"]) for f in told["files"]))
+
+
+def hub_environment(environment: Mapping[str, str], cache: AssetCache) -> dict[str, str]:
+    """`environment` for a process that fetches into `cache`; the user's own token stays where it was."""
+    home = environment.get("HF_HOME") or str(
+        Path(environment.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "huggingface"
+    )
+    env = {name: value for name, value in environment.items() if name not in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")}
+    env |= {
+        "HF_HOME": str(cache.hub_home),
+        "HF_HUB_CACHE": str(cache.hub_home / "hub"),
+        "HF_TOKEN_PATH": environment.get("HF_TOKEN_PATH") or str(Path(home) / "token"),
+        "HF_HUB_DOWNLOAD_TIMEOUT": "15",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "PYTHONWARNINGS": "ignore",
+    }
+    if env.get("HF_ENDPOINT", DEFAULT_ENDPOINT) != DEFAULT_ENDPOINT:
+        env["HF_HUB_DISABLE_XET"] = "1"  # a mirror hands files out by plain HTTP
+    return env
