@@ -42,6 +42,8 @@ docs:
 	mv docs/.recipe.new docs/recipe.md
 	mv docs/.cli.new docs/cli.md
 	mv docs/.readme.new README.md
+	$(BIN)/orchestrate schema > schemas/.recipe.new
+	mv schemas/.recipe.new schemas/recipe.schema.json
 
 lab-up lab-down:
 	cluster/dev/slurm $(@:lab-%=%)

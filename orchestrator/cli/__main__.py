@@ -20,6 +20,10 @@ VERBS = {
     "sync": "Bring to MLflow what it has not got yet.",
     "cluster": "Write a profile of the cluster at hand.",
     "fit": "Predict the largest micro-batch that fits a GPU.",
+    "stage": "Fetch what a recipe declares, once, and lock it.",
+    "doctor": "Look for what would go wrong on this machine.",
+    "schema": "Print the JSON Schema of recipes, for editors.",
+    "tokens": "Count tokens by rule and by tokenizer.",
 }
 """Each verb and its one-line help: `--help` needs no more than this table."""
 

@@ -128,11 +128,52 @@ def test_every_bad_override_is_told_at_once() -> None:
 
 def test_a_misspelt_key_in_an_override_is_told_with_the_nearest_one() -> None:
     assert refusal("optimzer.lr=3", "batch.efective=3") == [
-        "--set batch.efective=3: unknown key 'efective'",
-        "    did you mean 'effective'?",
         "--set optimzer.lr=3: unknown key 'optimzer'",
         "    did you mean 'optimizer'?",
+        "--set batch.efective=3: unknown key 'efective'",
+        "    did you mean 'effective'?",
     ]
+
+
+def test_a_wrong_value_under_an_overridden_section_keeps_its_written_form_and_its_line(tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text(TINY.read_text() + "resources: {walltime: 2:00:00, memory: 5}\n")
+    with pytest.raises(RecipeError) as caught:
+        read_recipe(tmp_path / "r.yaml", ["resources={num_nodes: 2, memory: 6}"])
+    memory, walltime = caught.value.problems
+    assert (walltime.key, walltime.as_json()["file"]) == ("resources.walltime", f"{tmp_path}/r.yaml")
+    assert "unquoted 2:00:00" in walltime.what
+    assert (memory.where, memory.what) == (
+        "--set resources={num_nodes: 2, memory: 6} resources.memory",
+        "text is wanted, found the number 6",
+    )
+
+
+def test_what_an_override_replaced_is_not_where_a_problem_stands() -> None:
+    (first, *_) = refusal("datasets=[{name: a, num_samples: 3}]")
+    assert first == "--set datasets=[{name: a, num_samples: 3}] datasets.0.target: missing"
+
+
+def test_a_mistake_inside_the_yaml_of_an_override_is_told_with_its_key() -> None:
+    assert refusal("loader={workers: 1, workers: 2}", "model.args={x: !!set {a}}") == [
+        "--set loader={workers: 1, workers: 2} loader.workers: this key stands here twice",
+        "    keep one of them",
+        "--set model.args={x: !!set {a}} model.args.x: the tag !!set is not read",
+        "    write plain values, without tags",
+    ]
+
+
+def test_the_parts_of_a_place_are_not_read_out_of_an_overrides_own_words() -> None:
+    with pytest.raises(RecipeError) as caught:
+        tiny("seed=a:2:3")
+    assert caught.value.problems[0].as_json() == {
+        "where": "--set seed=a:2:3",
+        "file": None,
+        "line": None,
+        "column": None,
+        "key": "seed",
+        "what": "a whole number is wanted, found the text 'a:2:3'",
+        "fix": "write a whole number: Seeds initialisation, order and sampling",
+    }
 
 
 def test_a_wrong_type_inside_an_override_names_the_key_below_it() -> None:
