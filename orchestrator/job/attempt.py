@@ -7,11 +7,11 @@ import socket
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from orchestrator.cluster import Allocation, Cluster
-from orchestrator.errors import Problem, RunError
+from orchestrator.errors import Problem, RecipeError, RunError
 from orchestrator.files import make_private_dir, read_json, write_json
 from orchestrator.job.allocation import allocation_from_slurm, allocation_local
 from orchestrator.job.differences import differences
@@ -100,14 +100,12 @@ def real_allocation(job: Job, env: Mapping[str, str]) -> Allocation:
 def _plan_again(job: Job, allocation: Allocation) -> Plan:
     """The plan on the allocation that the job really got; which micro-batch fits was found at submission."""
     submitted = plan_from_json(read_json(job.run.plan))
-    return make_plan(
-        job.recipe,
-        job.cluster,
-        allocation,
-        place=lambda key: f"{job.run.recipe} {key}",
-        memory=submitted.memory,
-        batch_norm=batch_norm_in(job.recipe, job.run.snapshot_recipe),
-    )
+    batch_norm = batch_norm_in(job.recipe, job.run.snapshot_recipe)
+    try:
+        return make_plan(job.recipe, job.cluster, allocation, memory=submitted.memory, batch_norm=batch_norm)
+    except RecipeError as error:
+        told = (replace(problem, where=f"{job.run.recipe} {problem.where}") for problem in error.problems)
+        raise RecipeError(told) from None
 
 
 def run_attempt(job: Job, attempt: AttemptDir, forwarder: Forwarder) -> Verdict:

@@ -9,8 +9,7 @@ from __future__ import annotations
 import math
 import types
 import typing
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from fractions import Fraction
 from typing import Any, Literal, TypeVar
 
@@ -80,17 +79,16 @@ def make_plan(
     cluster: Cluster,
     allocation: Allocation,
     *,
-    place: Callable[[str], str] = str,
     memory: MemoryPlan | None = None,
     batch_norm: str | None = None,
 ) -> Plan:
-    """The plan of `recipe` on `allocation`. Raises RecipeError, its key told by `place`, when no exact plan exists.
+    """The plan of `recipe` on `allocation`. Raises RecipeError, at a dotted key, when no exact plan exists.
 
     `memory` says which micro-batch fits where the recipe says `batch.micro: auto`; `batch_norm` is the place of a
     BatchNorm in the model's code.
     """
-    batch = _told(effective_batch(recipe, world_size=allocation.world_size, memory=memory), place)
-    learning_rate = _told(plan_learning_rate(recipe.optimizer, effective_batch_size=batch.effective_in_unit), place)
+    batch = _told(effective_batch(recipe, world_size=allocation.world_size, memory=memory))
+    learning_rate = _told(plan_learning_rate(recipe.optimizer, effective_batch_size=batch.effective_in_unit))
     tokens = tokens_per_sample(recipe.datasets, sequence_length=batch.sequence_length)
     schedule = _schedule(recipe, batch.effective_batch_size, tokens)
     total, epoch = schedule.total_samples, schedule.samples_per_epoch
@@ -112,9 +110,9 @@ def make_plan(
 PartT = TypeVar("PartT", BatchPlan, LearningRatePlan)
 
 
-def _told(part: PartT | Problem, place: Callable[[str], str]) -> PartT:
+def _told(part: PartT | Problem) -> PartT:
     if isinstance(part, Problem):
-        raise RecipeError(replace(part, where=place(part.where)))
+        raise RecipeError(part)
     return part
 
 

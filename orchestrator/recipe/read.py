@@ -33,10 +33,6 @@ class ReadRecipe:
         """The YAML text for `run_dir/recipe.yaml`, without secrets; `recipe_from_stored` reads it back."""
         return dump_yaml(self.recipe.model_dump(mode="json"))
 
-    def place_of(self, key: str) -> str:
-        """`recipe.yaml:14:3 batch.effective`: where a dotted key, or its nearest ancestor, was written."""
-        return self.document.where(key)
-
     def refuse(self, problems: Iterable[Problem]) -> None:
         """Raise RecipeError when there are problems; their `where` is a dotted key, and gets its place."""
         placed = self.document.placed(problems)

@@ -26,7 +26,7 @@ from orchestrator.plan.fit import FitReport, FitRow, ModelSizes, arithmetic_curv
 from orchestrator.plan.memory import MemoryPlan, Method
 from orchestrator.plan.plan import partition_of
 from orchestrator.recipe.read import ReadRecipe
-from orchestrator.submit.commands import watch_command
+from orchestrator.submit.commands import Say, watch_command
 from orchestrator.units import parse_bytes
 
 PROBE_VERSION = 1
@@ -36,7 +36,6 @@ _TALK = "fit: "
 _SECTIONS = {"model", "datasets", "loss", "optimizer", "precision", "activation_checkpointing", "env"}
 _NUMBER = "write batch.micro as a number"
 
-Say = Callable[[str], None]
 Accelerator = Literal["cuda", "cpu"]
 
 
@@ -126,7 +125,7 @@ def memory_of_rank(read: ReadRecipe, cluster: Cluster) -> tuple[Accelerator, int
         what = f"the memory of a GPU is not known: the profile {cluster.name!r} does not say it"
         key = f"partitions.{partition_name}.nodes" if nodes else "a partition's nodes"
         fix = f'write gpu_memory: "80G" below {key} in the profile, or {_NUMBER}; `orchestrate fit` also takes --gpu'
-        raise RecipeError(Problem(read.place_of("batch.micro"), what, fix))
+        raise RecipeError(read.document.placed([Problem("batch.micro", what, fix)]))
     return accelerator, parse_bytes(nodes.gpu_memory)
 
 

@@ -11,7 +11,7 @@ import shutil
 import sys
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain, count
 from pathlib import Path
@@ -32,6 +32,7 @@ from orchestrator.recipe.read import ReadRecipe, read_recipe
 from orchestrator.recipe.schema import Recipe
 from orchestrator.recipe.targets import target_checks
 from orchestrator.run_dir import RunDir
+from orchestrator.submit.commands import Say
 from orchestrator.submit.snapshot import Snapshot, git_facts, take_snapshot, write_snapshot
 from orchestrator.submit.staged import asset_check, keep_lock, with_assets
 from orchestrator.survey import Check, cautious
@@ -54,9 +55,6 @@ class Prepared:
     tracking: dict[str, str]
     live: LiveReport | None = None
     """What the cluster itself said; None where it was not asked."""
-
-
-Say = Callable[[str], None]
 
 
 def _silent(line: str) -> None:
@@ -182,7 +180,10 @@ def plan_for(read: ReadRecipe, cluster: Cluster, *, snapshot_digest: str, say: S
         from orchestrator.submit.fit import memory_for  # here: most plans have no use for it
 
         memory = memory_for(read, cluster, snapshot_digest=snapshot_digest, say=say)
-    return make_plan(read.recipe, cluster, allocation, place=read.place_of, memory=memory, batch_norm=batch_norm)
+    try:
+        return make_plan(read.recipe, cluster, allocation, memory=memory, batch_norm=batch_norm)
+    except RecipeError as error:
+        raise RecipeError(read.document.placed(error.problems)) from None
 
 
 def script_for(read: ReadRecipe, plan: Plan, cluster: Cluster, run_dir: RunDir) -> str:

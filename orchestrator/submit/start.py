@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from orchestrator.profile import read_profile
 from orchestrator.recipe.read import ReadRecipe, read_recipe
 from orchestrator.run_dir import RunDir
 from orchestrator.submit.backend import backend_for
+from orchestrator.submit.commands import Say
 from orchestrator.submit.prepare import (
     Prepared,
     changed_sections,
@@ -36,8 +37,6 @@ from orchestrator.submit.tracker import create_mlflow_run, mlflow_ui
 
 MAY_CHANGE = ("resources", "loader", "tracking", "batch.micro")
 """What a resumed run may change: where and how fast it runs, never what it computes."""
-
-Say = Callable[[str], None]
 
 
 def start_run(prepared: Prepared, *, cwd: Path, again: bool, only_prepare: bool, say: Say) -> None:
@@ -135,10 +134,7 @@ def _hand_over(run_dir: RunDir, cluster: Cluster, read: ReadRecipe) -> None:
     try:
         job_id = backend.submit(run_dir)
     except SubmissionError as error:
-        raise SubmissionError(_placed(problem, read) for problem in error.problems) from None
+        if all(problem.where.partition(".")[0] == "resources" for problem in error.problems):
+            raise SubmissionError(read.document.placed(error.problems)) from None
+        raise
     write_job(run_dir, backend=backend.name, job_id=job_id)
-
-
-def _placed(problem: Problem, read: ReadRecipe) -> Problem:
-    about_the_recipe = problem.where.partition(".")[0] == "resources"
-    return replace(problem, where=read.place_of(problem.where)) if about_the_recipe else problem

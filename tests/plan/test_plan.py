@@ -39,11 +39,9 @@ def test_another_allocation_changes_neither_batch_nor_lr_nor_horizon(allocation:
 
 def test_a_batch_that_cannot_be_shared_is_refused_with_what_to_write_instead() -> None:
     with pytest.raises(RecipeError) as caught:
-        make_plan(
-            recipe(batch={"effective": 64}), LOCAL, Allocation(3, 1), place=lambda key: f"recipe.yaml:14:12 {key}"
-        )
+        make_plan(recipe(batch={"effective": 64}), LOCAL, Allocation(3, 1))
     assert str(caught.value) == (
-        "recipe.yaml:14:12 batch.effective: 64 cannot be shared evenly by 3 ranks\n"
+        "batch.effective: 64 cannot be shared evenly by 3 ranks\n"
         "    use 63 or 66, a world of 2 or 4, or batch.on_indivisible: uneven (22 + 21 + 21)"
     )
 

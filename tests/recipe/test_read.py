@@ -47,8 +47,8 @@ def test_a_recipe_is_read_with_its_folder_and_places() -> None:
     read = tiny()
     assert read.recipe.batch.effective == 16
     assert read.folder == TINY.parent
-    assert read.place_of("batch.effective") == f"{TINY}:20:9 batch.effective"
-    assert read.place_of("batch.micro") == f"{TINY}:20:1 batch.micro"
+    assert read.document.where("batch.effective") == f"{TINY}:20:9 batch.effective"
+    assert read.document.where("batch.micro") == f"{TINY}:20:1 batch.micro"
     assert read.environment == {}
 
 
@@ -110,7 +110,7 @@ def test_null_empties_a_text_field_that_may_be_empty_and_is_text_elsewhere() -> 
 
 def test_the_last_of_two_overrides_wins() -> None:
     read = tiny("seed=1", "seed=2")
-    assert (read.recipe.seed, read.place_of("seed")) == (2, "--set seed=2")
+    assert (read.recipe.seed, read.document.where("seed")) == (2, "--set seed=2")
 
 
 def test_every_bad_override_is_told_at_once() -> None:
