@@ -9,6 +9,7 @@ import click
 from orchestrator.cli.options import cluster_option, json_option, recipe_argument, set_option
 from orchestrator.cli.render.fit import fit_facts, fit_screen
 from orchestrator.cli.render.text import json_text
+from orchestrator.cli.talk import say
 from orchestrator.submit.fit import fit
 from orchestrator.submit.prepare import read_and_look
 from orchestrator.submit.snapshot import take_snapshot
@@ -37,7 +38,7 @@ def command(
         recompute=(False, True),
         gpu_bytes=gpu_bytes,
         fresh=fresh,
-        say=lambda line: click.echo(line, err=True),
+        say=say,
     )
     click.echo(json_text(fit_facts(report)) if as_json else fit_screen(report), nl=as_json)
 

@@ -9,6 +9,7 @@ import click
 from orchestrator.cli.options import cluster_option, json_option, offline_option, recipe_argument, set_option
 from orchestrator.cli.render.plan import plan_screen, torchrun_commands
 from orchestrator.cli.render.text import json_text
+from orchestrator.cli.talk import say
 from orchestrator.plan.plan import plan_to_json
 from orchestrator.submit.prepare import Prepared, prepare
 
@@ -43,7 +44,7 @@ def command(
 
         print_shapes(recipe, overrides=overrides, profile=profile, cwd=cwd, offline=offline, as_json=as_json)
         return
-    prepared = prepare(recipe, overrides=overrides, profile=profile, cwd=cwd, offline=offline, say=_say)
+    prepared = prepare(recipe, overrides=overrides, profile=profile, cwd=cwd, offline=offline, say=say)
     if show == "script":
         click.echo(prepared.script, nl=False)
     elif show == "torchrun":
@@ -61,10 +62,6 @@ def command(
 
 def _screen(prepared: Prepared, cwd: Path) -> str:
     return plan_screen(prepared.plan, prepared.read.recipe, prepared.run_dir, cwd=cwd, live=prepared.live)
-
-
-def _say(line: str) -> None:
-    click.echo(line, err=True)
 
 
 def _explain(prepared: Prepared, *, as_json: bool) -> None:

@@ -15,10 +15,10 @@ from orchestrator.cli.options import (
     set_option,
     wait_option,
 )
-from orchestrator.cli.render.runs import submitted
-from orchestrator.cli.render.text import json_text
+from orchestrator.cli.talk import say
+from orchestrator.cli.waiting import report
 from orchestrator.submit.runs import find_run
-from orchestrator.submit.start import facts_of, resume_run
+from orchestrator.submit.start import resume_run
 
 
 @click.command("resume")
@@ -40,14 +40,5 @@ def command(
 ) -> int:
     """Go on with RUN from its last checkpoint; --set may change resources, loader, tracking and batch.micro."""
     run_dir = find_run(run, cwd=Path.cwd())
-    resume_run(
-        run_dir, overrides=overrides, profile=profile, offline=offline, say=lambda line: click.echo(line, err=True)
-    )
-    facts = facts_of(run_dir)
-    if not (as_json and (wait or follow)):
-        click.echo(json_text(facts) if as_json else submitted(facts), nl=as_json)
-    if not (wait or follow):
-        return 0
-    from orchestrator.cli.waiting import wait_for
-
-    return wait_for(run_dir, facts=facts, follow=follow, as_json=as_json)
+    resume_run(run_dir, overrides=overrides, profile=profile, offline=offline, say=say)
+    return report(run_dir, waits=wait or follow, follow=follow, as_json=as_json)

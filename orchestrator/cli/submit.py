@@ -16,10 +16,10 @@ from orchestrator.cli.options import (
     wait_option,
 )
 from orchestrator.cli.render.plan import plan_screen
-from orchestrator.cli.render.runs import submitted
-from orchestrator.cli.render.text import json_text
+from orchestrator.cli.talk import say
+from orchestrator.cli.waiting import report
 from orchestrator.submit.prepare import prepare
-from orchestrator.submit.start import facts_of, start_run
+from orchestrator.submit.start import start_run
 
 
 @click.command("submit")
@@ -54,20 +54,8 @@ def command(
 
         chosen = soonest_overrides(recipe, overrides=overrides, profile=profile, cwd=cwd, offline=offline)
         overrides = (*overrides, *chosen)
-    prepared = prepare(recipe, overrides=overrides, profile=profile, cwd=cwd, offline=offline, thorough=True, say=_say)
+    prepared = prepare(recipe, overrides=overrides, profile=profile, cwd=cwd, offline=offline, thorough=True, say=say)
     screen = plan_screen(prepared.plan, prepared.read.recipe, prepared.run_dir, cwd=cwd, live=prepared.live)
     click.echo(screen, nl=False, err=True)
-    start_run(prepared, cwd=cwd, again=again, only_prepare=only_prepare, say=_say)
-    facts = facts_of(prepared.run_dir)
-    waits = (wait or follow) and not only_prepare
-    if not (as_json and waits):
-        click.echo(json_text(facts) if as_json else submitted(facts), nl=as_json)
-    if not waits:
-        return 0
-    from orchestrator.cli.waiting import wait_for
-
-    return wait_for(prepared.run_dir, facts=facts, follow=follow, as_json=as_json)
-
-
-def _say(line: str) -> None:
-    click.echo(line, err=True)
+    start_run(prepared, cwd=cwd, again=again, only_prepare=only_prepare, say=say)
+    return report(prepared.run_dir, waits=(wait or follow) and not only_prepare, follow=follow, as_json=as_json)

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from orchestrator.cli.render.runs import outcome, progress_line
+from orchestrator.cli.render.runs import outcome, progress_line, submitted
 from orchestrator.cli.render.text import json_text
 from orchestrator.run_dir import RunDir
 from orchestrator.submit.output import LogFollower
@@ -21,6 +21,14 @@ from orchestrator.submit.wait import watch
 EXIT_FAILED = 4
 TALK_EVERY_S = 10.0
 Look = Callable[[RunStatus], None]
+
+
+def report(run_dir: RunDir, *, waits: bool, follow: bool, as_json: bool) -> int:
+    """Tell where the run is, and stay with it where that is wanted; the exit code."""
+    facts = facts_of(run_dir)
+    if not (as_json and waits):
+        click.echo(json_text(facts) if as_json else submitted(facts), nl=as_json)
+    return wait_for(run_dir, facts=facts, follow=follow, as_json=as_json) if waits else 0
 
 
 def wait_for(run_dir: RunDir, *, facts: dict[str, Any], follow: bool, as_json: bool) -> int:

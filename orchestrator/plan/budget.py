@@ -9,8 +9,8 @@ from orchestrator.plan.memory import Method
 
 _MIB = 1024**2
 _MARGINS: dict[Method, float] = {"simulated": 0.06, "arithmetic": 0.20}
-"""Share of the memory that is left alone. Source of 0.94: the planner's research; a probe on the GPU itself would
-accept a micro-batch only if no more than that is reserved."""
+"""Share of the memory that is left alone. 0.06 leaves room for the fragmentation of torch's allocator, 0.20
+for what arithmetic cannot know; both are choices, which no GPU has confirmed (decision 12)."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Budget:
 
 
 def budget_of(gpu_bytes: int, *, accelerator: Literal["cuda", "cpu"], method: Method) -> Budget:
-    """The budget of one rank. Sizes on CUDA: measured ranges in the planner's research, upper half."""
+    """The budget of one rank. Sizes on CUDA are estimates that no GPU has confirmed (decision 12)."""
     if accelerator == "cuda":
         allowances: tuple[Allowance, ...] = (
             Allowance("driver", gpu_bytes * 11 // 1000, "an 80 GiB card shows programs 79.1 GiB"),
@@ -50,7 +50,7 @@ def budget_of(gpu_bytes: int, *, accelerator: Literal["cuda", "cpu"], method: Me
     else:
         allowances = (
             Allowance("process", 512 * _MIB, "interpreter, torch, gloo and the user's modules, before the model"),
-            Allowance("workspaces", 64 * _MIB, "oneDNN and BLAS buffers: 18 to 29 MiB measured"),
+            Allowance("workspaces", 64 * _MIB, "buffers of oneDNN and BLAS"),
         )
         reason = "fragmentation of the heap, loader processes"
     share = _MARGINS[method]

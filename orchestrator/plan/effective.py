@@ -16,8 +16,9 @@ from orchestrator.plan.batch import (
     plan_batch,
 )
 from orchestrator.plan.learning_rate import plan_learning_rate
-from orchestrator.plan.memory import GIB, MemoryPlan
+from orchestrator.plan.memory import MemoryPlan
 from orchestrator.recipe.schema import Batch, Recipe
+from orchestrator.units import GIB
 
 _MOST_NAMED = 8
 """So many ranks' samples are spelt out in a message."""

@@ -11,11 +11,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from orchestrator.plan.learning_rate import LearningRatePlan
-from orchestrator.plan.memory import GIB
 from orchestrator.plan.plan import Plan
 from orchestrator.plan.tokens import CHARS_PER_TOKEN, is_estimated, tokens_per_epoch
 from orchestrator.plan.warnings import RULES
 from orchestrator.recipe.schema import Amount, Duration, Recipe, Warmup
+from orchestrator.units import GIB
 
 Number = int | float
 Inputs = dict[str, Number]

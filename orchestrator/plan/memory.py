@@ -12,8 +12,6 @@ from typing import Literal
 
 Method = Literal["simulated", "arithmetic"]
 
-GIB = 1024**3
-
 
 @dataclass(frozen=True)
 class PeakPoint:

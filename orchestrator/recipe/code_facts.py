@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from orchestrator.recipe.schema import Recipe
+from orchestrator.recipe.targets import module_file
 
 _BATCH_NORM = re.compile(r"(Sync|Lazy)?BatchNorm([123]d)?|batch_norm")
 """torch.nn's modules and torch.nn.functional's function, by their own names."""
@@ -42,17 +43,12 @@ def _modules_from(module: str, folder: Path) -> Iterator[tuple[Path, ast.Module]
     """The files of `module` and of all modules in `folder` that it reaches by imports, each once, and their code."""
     waiting, seen = [module], set()
     while waiting:
-        file = _file_of(folder, waiting.pop(0))
+        file = module_file(folder, waiting.pop(0).split("."), (".py",))
         if file is not None and file not in seen:
             seen.add(file)
             tree = _tree(file)
             yield file, tree
             waiting += _imported(tree, file.relative_to(folder).parent.parts)
-
-
-def _file_of(folder: Path, module: str) -> Path | None:
-    base = folder.joinpath(*module.split("."))
-    return next((file for file in (base.with_suffix(".py"), base / "__init__.py") if file.is_file()), None)
 
 
 def _imported(tree: ast.Module, package: tuple[str, ...]) -> Iterator[str]:

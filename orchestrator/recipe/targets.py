@@ -70,7 +70,7 @@ _TARGETS = (_model_target, _dataset_targets, _validation_targets, _loss_targets,
 
 def _check_target(key: str, target: str, folder: Path) -> Iterator[Problem]:
     module, _, attribute = target.partition(":")
-    file = _file_below(folder, module.split("."), (".py",))
+    file = module_file(folder, module.split("."), (".py",))
     if file is None:
         yield from _check_installed(key, module, folder)
     else:
@@ -124,7 +124,7 @@ def _check_installed(key: str, module: str, folder: Path) -> Iterator[Problem]:
         near = did_you_mean(top, [file.stem for file in folder.glob("*.py")])
         fix = near if near.startswith("did") else "write the module beside the recipe, or install its package"
         yield Problem(key, f"there is no {looked_at}, and no installed package {top!r}", fix)
-    elif below and not any(_file_below(root, below, _SUFFIXES) for root in roots):
+    elif below and not any(module_file(root, below, _SUFFIXES) for root in roots):
         yield Problem(
             key, f"there is no {looked_at}, and the installed {top!r} has no module {module!r}", "check the name"
         )
@@ -139,7 +139,7 @@ def _installed_roots(top: str) -> list[Path] | None:
     return None if spec is None else [Path(root) for root in spec.submodule_search_locations or ()]
 
 
-def _file_below(folder: Path, names: list[str], suffixes: tuple[str, ...]) -> Path | None:
+def module_file(folder: Path, names: list[str], suffixes: tuple[str, ...]) -> Path | None:
     """The file of module `a.b` in `folder`: `a/b.py`, or the package `a/b/__init__.py`."""
     base = folder.joinpath(*names)
     files = [base / "__init__.py", *(base.with_name(base.name + suffix) for suffix in suffixes)]
@@ -152,7 +152,7 @@ def _check_command(command: tuple[str, ...], folder: Path) -> Iterator[Problem]:
     if command[0] == "-m":
         if len(command) == 1:
             yield Problem("command", "-m without a module", "write [-m, module, ...]")
-        elif _file_below(folder, command[1].split("."), (".py",)) is None:
+        elif module_file(folder, command[1].split("."), (".py",)) is None:
             yield from _check_installed("command.1", command[1], folder)
         return
     script = folder / command[0]

@@ -13,6 +13,9 @@ from pathlib import Path
 
 from orchestrator.errors import Problem, SubmissionError
 
+Say = Callable[[str], None]
+"""Hears a line of talk."""
+
 
 def run_command(
     argv: Sequence[str],
@@ -110,3 +113,8 @@ def missing_program(name: str) -> Problem:
 def find_program(name: str) -> str | None:
     """The path of `name` on PATH, or None."""
     return shutil.which(name)
+
+
+def last_line(text: str, otherwise: str) -> str:
+    """The last line of what a program said, where its cause of death stands; `otherwise` when it said nothing."""
+    return next(iter(text.strip().splitlines()[-1:]), otherwise)

@@ -24,9 +24,10 @@ from orchestrator.recipe.read import ReadRecipe, read_recipe
 from orchestrator.recipe.schema import Recipe
 from orchestrator.recipe.targets import target_checks
 from orchestrator.run_dir import RunDir
+from orchestrator.submit.commands import Say
 from orchestrator.submit.live import AT_ONCE, StartEstimate, look, with_start
 from orchestrator.submit.live_checks import live_problems
-from orchestrator.submit.prepare import Say, script_for
+from orchestrator.submit.prepare import script_for
 from orchestrator.submit.slurm_facts import SlurmFacts
 from orchestrator.submit.snapshot import take_snapshot
 from orchestrator.submit.throughput import Measurement, hardware_of, measurements, speed_of

@@ -29,7 +29,7 @@ from orchestrator.plan.token_rules import (
     total,
     trusted_rule,
 )
-from orchestrator.submit.commands import run_command
+from orchestrator.submit.commands import last_line, run_command
 from orchestrator.submit.text_files import Block, blocks_of_all, files_of
 
 NUM_BLOCKS = 64
@@ -171,7 +171,7 @@ def _answer_of(argv: Sequence[str], answer: Path, *, env: dict[str, str]) -> dic
         done = run_command(argv, timeout_s=DATASET_TIMEOUT_S, env=env)
     except SubmissionError as error:
         return {"what": error.problems[0].what}
-    last = next(iter(done.stderr.strip().splitlines()[-1:]), "it said nothing")
+    last = last_line(done.stderr, "it said nothing")
     return read_json(answer) or {"what": f"its process ended with {done.returncode}: {last}"}
 
 
@@ -187,7 +187,7 @@ def _counted(tokenizer: str, blocks: Sequence[Block]) -> list[int]:
         problem = Problem(f"--tokenizer {tokenizer}", error.problems[0].what, "try a smaller one")
         raise RecipeError(problem) from None
     if done.returncode:
-        last = next(iter(done.stderr.strip().splitlines()[-1:]), f"exit code {done.returncode}")
+        last = last_line(done.stderr, f"exit code {done.returncode}")
         fix = "is it whole, and does its library load?"
         raise RecipeError(Problem(f"--tokenizer {tokenizer}", f"it cannot be used: {last}", fix))
     told = json.loads(done.stdout.splitlines()[-1])

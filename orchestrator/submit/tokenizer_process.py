@@ -42,7 +42,9 @@ def _from_file(path: Path) -> Count:
     if find_spec("tokenizers") is None:
         raise NoTokenizer("the package tokenizers is not installed", _NEEDS_HUB)
     try:
-        tokenizer = import_module("tokenizers").Tokenizer.from_file(str(path))
+        from tokenizers import Tokenizer
+
+        tokenizer: Any = Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises nothing more exact
         raise NoTokenizer(f"{path} is no tokenizer: {_first_line(error)}", "name a tokenizer.json") from None
     tokenizer.no_truncation()
@@ -65,9 +67,10 @@ def _from_tiktoken(name: str) -> Count:
 def _from_cache(name: str) -> Count:
     if find_spec("huggingface_hub") is None:
         raise NoTokenizer("there is no such file, and huggingface_hub is not installed", _NEEDS_HUB)
-    hub = import_module("huggingface_hub")
+    from huggingface_hub import try_to_load_from_cache
+
     try:
-        found = {file: hub.try_to_load_from_cache(name, file) for file in ("tokenizer.json", "tokenizer_config.json")}
+        found = {file: try_to_load_from_cache(name, file) for file in ("tokenizer.json", "tokenizer_config.json")}
     except ValueError:
         raise NoTokenizer("neither a file nor a name of the hub", "name a tokenizer.json, or an id") from None
     if isinstance(found["tokenizer.json"], str):
@@ -83,7 +86,9 @@ def _from_folder(name: str) -> Count:
     if find_spec("transformers") is None:
         raise NoTokenizer("it has no tokenizer.json, and transformers is not installed", _NEEDS_HUB)
     try:
-        tokenizer: Any = import_module("transformers").AutoTokenizer.from_pretrained(name, local_files_only=True)
+        from transformers import AutoTokenizer
+
+        tokenizer: Any = AutoTokenizer.from_pretrained(name, local_files_only=True)
     except Exception as error:  # of the many kinds that its converters raise
         raise NoTokenizer(f"it cannot be loaded: {_first_line(error)}", "name one with a tokenizer.json") from None
     if len(tokenizer) < _SMALLEST_VOCABULARY:

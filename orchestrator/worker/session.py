@@ -13,9 +13,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from orchestrator.errors import Problem, RecipeError
 from orchestrator.files import write_json
-from orchestrator.plan.memory import GIB
 from orchestrator.run_dir import AttemptDir, RunDir
 from orchestrator.tracking.journal import Journal
+from orchestrator.units import GIB
 from orchestrator.worker.checkpoint import checkpoint_name
 from orchestrator.worker.data import Datasets, open_datasets
 from orchestrator.worker.evaluation import Evaluator

@@ -9,8 +9,9 @@ import pytest
 from orchestrator.errors import Problem
 from orchestrator.plan.batch import BatchPlan
 from orchestrator.plan.effective import check_batch, effective_batch, effective_samples
-from orchestrator.plan.memory import GIB, MemoryPlan, PeakCurve
+from orchestrator.plan.memory import MemoryPlan, PeakCurve
 from orchestrator.recipe.schema import Batch
+from orchestrator.units import GIB
 from tests.plan.recipes import recipe
 
 FLAT = PeakCurve.through({1: 1}, step_bytes=1)

@@ -12,8 +12,9 @@ from orchestrator.cluster import LOCAL, Allocation
 from orchestrator.errors import RecipeError
 from orchestrator.plan.budget import budget_of
 from orchestrator.plan.fit import FitRow, ModelSizes, arithmetic_curve, find_largest, fit_rows, state_copies_of
-from orchestrator.plan.memory import GIB, MemoryPlan, PeakCurve
+from orchestrator.plan.memory import MemoryPlan, PeakCurve
 from orchestrator.plan.plan import make_plan, plan_from_json, plan_to_json
+from orchestrator.units import GIB
 from tests.plan.test_plan import recipe
 
 LINES = st.lists(st.tuples(st.integers(0, 10**10), st.integers(1, 10**9)), min_size=1, max_size=4)

@@ -16,11 +16,11 @@ from orchestrator.documents import dump_yaml
 from orchestrator.errors import RecipeError
 from orchestrator.files import read_json
 from orchestrator.plan.fit import FitReport
-from orchestrator.plan.memory import GIB
 from orchestrator.recipe.read import ReadRecipe, read_recipe
 from orchestrator.submit.commands import watch_command
 from orchestrator.submit.fit import fit, memory_for, memory_of_rank
 from orchestrator.submit.snapshot import take_snapshot
+from orchestrator.units import GIB
 from tests.support.command_line import orchestrate
 from tests.support.tracked import metric_rows
 from tests.worker.test_fit import GPT

@@ -5,6 +5,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import pytest
+
+from orchestrator.errors import RecipeError
+from orchestrator.recipe.read import read_recipe
+from orchestrator.submit.assets.cache import cache_at
+from orchestrator.submit.assets.stage import StageReport, stage
 from tests.support.command_line import TINY
 from tests.support.hub_mirror import COMMIT, HubMirror
 
@@ -21,3 +27,15 @@ def recipe_with(folder: Path, *assets: str, mirror: HubMirror | None = None, env
     recipe = folder / "tiny.yaml"
     recipe.write_text("\n".join(lines) + "\n")
     return Path(os.path.relpath(recipe))
+
+
+def staged(recipe: Path) -> StageReport:
+    """Stage a recipe's assets into this test's own cache."""
+    return stage(read_recipe(recipe), recipe, cache_at(None, os.environ), watch=lambda name, done, total: None)
+
+
+def refusal(recipe: Path) -> str:
+    """What staging it is refused with."""
+    with pytest.raises(RecipeError) as caught:
+        staged(recipe)
+    return str(caught.value)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,15 @@ sys.exit(answer.get("code", 0))
 """
 
 
+def install_programs(room: Path, names: Sequence[str], text: str) -> None:
+    """Put a program of each name into `room/bin`, all with the same text: it looks at the name it was called by."""
+    programs = room / "bin"
+    programs.mkdir(parents=True)
+    for name in names:
+        (programs / name).write_text(text)
+        (programs / name).chmod(0o700)
+
+
 @dataclass(frozen=True)
 class FakeSlurm:
     """A folder of programs to put on PATH, and what they were asked."""
@@ -38,12 +48,8 @@ class FakeSlurm:
 
     @classmethod
     def install(cls, room: Path) -> FakeSlurm:
-        programs = room / "bin"
-        programs.mkdir(parents=True)
-        for name in ("sbatch", "srun", "squeue", "sacct", "sacctmgr", "scancel", "scontrol"):
-            program = programs / name
-            program.write_text(PROGRAM.format(room=str(room)))
-            program.chmod(0o700)
+        names = ("sbatch", "srun", "squeue", "sacct", "sacctmgr", "scancel", "scontrol")
+        install_programs(room, names, PROGRAM.format(room=str(room)))
         fake = cls(room)
         fake.answers({})
         return fake

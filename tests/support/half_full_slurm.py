@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.support.fake_slurm import install_programs
+
 PROFILE = """
 name: half
 scheduler: slurm
@@ -62,11 +64,7 @@ class HalfFullSlurm:
 
     @classmethod
     def install(cls, room: Path) -> HalfFullSlurm:
-        programs = room / "bin"
-        programs.mkdir(parents=True)
-        for name in ("sbatch", "srun", "squeue", "sacct", "scontrol"):
-            (programs / name).write_text(PROGRAM)
-            (programs / name).chmod(0o700)
+        install_programs(room, ("sbatch", "srun", "squeue", "sacct", "scontrol"), PROGRAM)
         slurm = cls(room)
         slurm.answers({})
         return slurm

@@ -14,10 +14,11 @@ from torch.nn import functional
 from orchestrator.cluster import LOCAL, Allocation
 from orchestrator.errors import RecipeError
 from orchestrator.files import write_json
-from orchestrator.plan.memory import GIB, MemoryPlan, PeakCurve
+from orchestrator.plan.memory import MemoryPlan, PeakCurve
 from orchestrator.plan.plan import make_plan, plan_to_json
 from orchestrator.recipe.schema import Recipe
 from orchestrator.run_dir import RunDir
+from orchestrator.units import GIB
 from orchestrator.worker.fit_cuda import AsOnCuda
 from orchestrator.worker.fit_sample import Sample, model_sizes, tensors_in
 from orchestrator.worker.fit_simulation import Simulation, TotalTracker

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from orchestrator.cli.render.text import plural
+from orchestrator.cli.render.text import aligned, plural
 from orchestrator.plan.fit import FitReport, FitRow
 from orchestrator.units import format_memory
 
@@ -24,10 +24,8 @@ _HEAD = (
 def fit_screen(report: FitReport) -> str:
     """A table of what fits, then where its numbers come from."""
     table = [_HEAD, *(_cells(row, simulated=report.method == "simulated") for row in report.rows)]
-    widths = [max(len(line[column]) for line in table) for column in range(len(_HEAD))]
-    lines = ["  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)) for line in table]
-    lines += ["", *_budget(report), "", *_method(report)]
-    return "".join(f"{line.rstrip()}\n" for line in lines)
+    lines = ["", *_budget(report), "", *_method(report)]
+    return aligned(table) + "".join(f"{line.rstrip()}\n" for line in lines)
 
 
 def _cells(row: FitRow, *, simulated: bool) -> tuple[str, ...]:

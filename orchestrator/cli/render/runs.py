@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from orchestrator.cli.render.text import aligned
 from orchestrator.submit.runs import RunStatus
 
 
@@ -19,10 +20,7 @@ def status_table(rows: Sequence[RunStatus]) -> str:
     cells = [
         (row.name, row.state, row.job_id or "-", _step(row), ",".join(row.nodes) or "-", row.reason) for row in rows
     ]
-    table = [("RUN", "STATE", "JOB", "STEP", "NODES", "WHY"), *cells]
-    widths = [max(len(line[column]) for line in table) for column in range(5)]
-    aligned = ("  ".join(f"{cell:<{width}}" for cell, width in zip(line, [*widths, 0], strict=True)) for line in table)
-    return "".join(f"{line.rstrip()}\n" for line in aligned)
+    return aligned([("RUN", "STATE", "JOB", "STEP", "NODES", "WHY"), *cells])
 
 
 def _step(row: RunStatus) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from orchestrator.cli.render.text import plural
+from orchestrator.cli.render.text import aligned, plural
 from orchestrator.submit.assets.declared import shown
 from orchestrator.submit.assets.lock import LockedAsset
 from orchestrator.submit.assets.stage import Staged, StageReport
@@ -17,9 +17,7 @@ def stage_screen(report: StageReport) -> str:
     if not report.assets:
         return "nothing to stage: the recipe declares no assets\n"
     cells = [(one.name, _source(one.locked), _amount(one), _how(one), str(one.path)) for one in report.assets]
-    widths = [max(len(row[column]) for row in cells) for column in range(4)]
-    rows = ("  ".join(f"{cell:<{width}}" for cell, width in zip(row, [*widths, 0], strict=True)) for row in cells)
-    return "".join(f"{row.rstrip()}\n" for row in (*rows, f"lock: {report.lock}"))
+    return f"{aligned(cells)}lock: {report.lock}\n"
 
 
 def stage_facts(report: StageReport) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from orchestrator.submit.assets.cache import AssetCache, cache_at, permissions_o
 from orchestrator.submit.assets.declared import FILE_KINDS, AssetFault, wanted_of
 from orchestrator.submit.assets.fetch_hub import INSTALL
 from orchestrator.submit.assets.lock import LockedAsset
-from orchestrator.submit.commands import run_command
+from orchestrator.submit.commands import last_line, run_command
 
 TRIAL_VERSION = 1
 """Raised whenever the trial asks for more: what has passed is then tried again."""
@@ -143,7 +143,7 @@ def _tried(trials: Mapping[str, dict[str, Any]], cache: AssetCache) -> dict[str,
     try:
         faults: dict[str, list[str]] = json.loads(done.stdout)
     except ValueError:
-        last = (done.stderr.strip().splitlines() or ["it was killed"])[-1]
+        last = last_line(done.stderr, "it was killed")
         return dict.fromkeys(trials, (f"could not be tried: {last}", INSTALL))
     return {name: (what, fix) for name, (what, fix) in faults.items()}
 

@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 from orchestrator.errors import Problem, SubmissionError
-from orchestrator.submit.commands import run_command
+from orchestrator.submit.commands import last_line, run_command
 
 PROBE_TIMEOUT_S = 5.0
 
@@ -17,7 +17,7 @@ def ask_probe(*words: str) -> dict[str, Any]:
     argv = (sys.executable, "-m", "orchestrator.submit.doctor.probe", *words)
     done = run_command(argv, timeout_s=PROBE_TIMEOUT_S)
     if done.returncode:
-        last = next(iter(done.stderr.strip().splitlines()[-1:]), f"exit code {done.returncode}")
+        last = last_line(done.stderr, f"exit code {done.returncode}")
         raise SubmissionError(Problem(words[0], last))
     facts: dict[str, Any] = json.loads(done.stdout)
     return facts

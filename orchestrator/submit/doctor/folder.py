@@ -7,8 +7,8 @@ from typing import Any
 
 from orchestrator.submit.doctor.ask import ask_probe
 from orchestrator.submit.doctor.finding import Finding, Patient, Status, clock_finding
+from orchestrator.units import GIB
 
-GIB = 1024**3
 SHARED = frozenset(
     {
         *("nfs", "nfs4", "lustre", "gpfs", "beegfs", "ceph", "fuse.ceph", "wekafs", "glusterfs", "fuse.glusterfs"),

@@ -14,9 +14,9 @@ from orchestrator.launch.torchrun import Endpoint, World, torchrun_command
 from orchestrator.submit.doctor.ask import ask_probe
 from orchestrator.submit.doctor.finding import Finding, Patient, without_secrets
 from orchestrator.submit.doctor.installed import installed_file
+from orchestrator.units import GIB
 
 DISTRIBUTION = "orchestrator"
-GIB = 1024**3
 _LEAST_SHARED_BYTES = GIB
 _LEAST_OPEN_FILES = 4096
 _HUB_VARIABLES = ("HF_ENDPOINT", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE")

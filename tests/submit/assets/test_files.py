@@ -10,26 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.errors import RecipeError, RunError
+from orchestrator.errors import RunError
 from orchestrator.recipe.read import read_recipe
 from orchestrator.submit.assets.cache import cache_at
 from orchestrator.submit.assets.environment import asset_environment
-from orchestrator.submit.assets.stage import StageReport, stage
-from tests.support.asset_recipes import recipe_with
+from orchestrator.submit.assets.stage import stage
+from tests.support.asset_recipes import recipe_with, refusal, staged
 from tests.support.hub_mirror import HubMirror
 
 CORPUS = "".join(f"{number} bottles of beer on the wall\n" for number in range(20_000)).encode()
 SHA256 = hashlib.sha256(CORPUS).hexdigest()
-
-
-def staged(recipe: Path) -> StageReport:
-    return stage(read_recipe(recipe), recipe, cache_at(None, os.environ), watch=lambda name, done, total: None)
-
-
-def refusal(recipe: Path) -> str:
-    with pytest.raises(RecipeError) as caught:
-        staged(recipe)
-    return str(caught.value)
 
 
 def partials() -> list[Path]:

@@ -14,12 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.errors import RecipeError
 from orchestrator.recipe.read import read_recipe
 from orchestrator.submit.assets.cache import AssetCache, cache_at
 from orchestrator.submit.assets.lock import lock_path, lock_text, read_lock
-from orchestrator.submit.assets.stage import StageReport, stage
-from tests.support.asset_recipes import WORDS, recipe_with
+from orchestrator.submit.assets.stage import stage
+from tests.support.asset_recipes import WORDS, recipe_with, refusal, staged
 from tests.support.command_line import orchestrate
 from tests.support.hub_mirror import COMMIT, TOKEN, HubMirror, Repository
 
@@ -33,16 +32,6 @@ by_name = AutoTokenizer.from_pretrained("acme/words", revision=os.environ["COMMI
 text = "The old farmer carried seven small boats."
 print(len(by_path), by_path(text).input_ids == by_name(text).input_ids, by_path.unk_token_id in by_path(text).input_ids)
 """
-
-
-def staged(recipe: Path) -> StageReport:
-    return stage(read_recipe(recipe), recipe, cache_at(None, os.environ), watch=lambda name, done, total: None)
-
-
-def refusal(recipe: Path) -> str:
-    with pytest.raises(RecipeError) as caught:
-        staged(recipe)
-    return str(caught.value)
 
 
 def cache() -> AssetCache:
