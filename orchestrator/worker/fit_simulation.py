@@ -18,7 +18,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.distributed._tools.mem_tracker import MemTracker
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from orchestrator.errors import Problem, RecipeError
+from orchestrator.errors import RecipeError
 from orchestrator.recipe.schema import Recipe
 from orchestrator.worker.fit_cuda import AsOnCuda
 from orchestrator.worker.fit_sample import Sample, tensors_in
@@ -26,7 +26,7 @@ from orchestrator.worker.loss import Objective, backward_loss
 from orchestrator.worker.optimizer import clip_gradients, make_optimizer
 from orchestrator.worker.precision import Precision, call_model
 from orchestrator.worker.recompute import recompute_blocks
-from orchestrator.worker.targets import UserCode
+from orchestrator.worker.targets import UserCode, build_model
 
 _CPU = torch.device("cpu")
 
@@ -101,8 +101,8 @@ class Simulation:
         """The model under fake tensors, or, where its constructor needs numbers, made for real and then emptied."""
         assert self.recipe.model is not None, "a recipe for this loop has a model"
         with contextlib.suppress(RecipeError), self.mode:
-            return _module(self.recipe, self.code.build(self.recipe.model))
-        model = _module(self.recipe, self.code.build(self.recipe.model))
+            return build_model(self.code, self.recipe.model)
+        model = build_model(self.code, self.recipe.model)
         with torch.no_grad():
             _replace_tensors(model, self.mode.from_tensor)
         return model
@@ -209,14 +209,6 @@ class Simulation:
 
     def _as_on_accelerator(self) -> contextlib.AbstractContextManager[Any]:
         return AsOnCuda() if self.accelerator == "cuda" else contextlib.nullcontext()
-
-
-def _module(recipe: Recipe, made: Any) -> torch.nn.Module:
-    if not isinstance(made, torch.nn.Module):
-        assert recipe.model is not None
-        what = f"{recipe.model.target} gave {type(made).__name__}"
-        raise RecipeError(Problem("model", what, "return a torch.nn.Module"))
-    return made
 
 
 def _replace_tensors(model: torch.nn.Module, function: Callable[[torch.Tensor], torch.Tensor]) -> None:

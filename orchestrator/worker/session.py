@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
-from orchestrator.errors import Problem, RecipeError
 from orchestrator.files import write_json
 from orchestrator.run_dir import AttemptDir, RunDir
 from orchestrator.tracking.journal import Journal
@@ -30,7 +29,7 @@ from orchestrator.worker.progress import Cadences, Progress
 from orchestrator.worker.recompute import recompute_blocks
 from orchestrator.worker.saver import Saver
 from orchestrator.worker.seeds import seed_torch
-from orchestrator.worker.targets import UserCode
+from orchestrator.worker.targets import UserCode, build_model
 from orchestrator.worker.trainer import Trainer
 from orchestrator.worker.window_step import WindowStep
 from orchestrator.worker.windows import Windows
@@ -84,10 +83,7 @@ def make_user_parts(inputs: Inputs, precision: Precision) -> UserParts:
     objective = Objective.of(recipe, code)
     memory = PeakMemory.from_now(precision.device)
     seed_torch(recipe.seed, precision.device)
-    model = code.build(recipe.model)
-    if not isinstance(model, torch.nn.Module):
-        what = f"{recipe.model.target} gave {type(model).__name__}"
-        raise RecipeError(Problem("model", what, "return a torch.nn.Module"))
+    model = build_model(code, recipe.model)
     model = precision.place_model(model)
     if recipe.activation_checkpointing:
         recompute_blocks(model)

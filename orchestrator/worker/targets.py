@@ -19,6 +19,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import torch
+
 from orchestrator.errors import Problem, RecipeError, did_you_mean
 from orchestrator.recipe.schema import Target
 from orchestrator.worker.failure import one_line
@@ -91,6 +93,15 @@ class UserCode:
             return builtins.__import__(name, globals, locals, fromlist, level)
         module = builtins.__import__(f"{self._package}.{name}", globals, locals, fromlist or ("__name__",), 0)
         return module if fromlist else sys.modules[f"{self._package}.{top}"]
+
+
+def build_model(code: UserCode, wanted: Target) -> torch.nn.Module:
+    """The model that `wanted` makes. Raises RecipeError, in one line, for anything else."""
+    model = code.build(wanted)
+    if not isinstance(model, torch.nn.Module):
+        what = f"{wanted.target} gave {type(model).__name__}"
+        raise RecipeError(Problem("model", what, "return a torch.nn.Module"))
+    return model
 
 
 def _file_of(folder: Path, name: str) -> Path | None:
