@@ -14,7 +14,8 @@ from orchestrator.plan.learning_rate import LearningRatePlan
 from orchestrator.plan.plan import Plan
 from orchestrator.plan.tokens import CHARS_PER_TOKEN, is_estimated, tokens_per_epoch
 from orchestrator.plan.warnings import RULES
-from orchestrator.recipe.schema import Amount, Duration, Recipe, Warmup
+from orchestrator.recipe.amounts import Amount, Duration, Warmup
+from orchestrator.recipe.schema import Recipe
 from orchestrator.units import GIB
 
 Number = int | float

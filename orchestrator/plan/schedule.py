@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal
 
-from orchestrator.recipe.schema import Amount, Duration, Warmup
+from orchestrator.recipe.amounts import Amount, Duration, Warmup
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from fractions import Fraction
 
-from orchestrator.recipe.schema import Dataset
+from orchestrator.recipe.data import Dataset
 
 CHARS_PER_TOKEN = 4
 """One token is about four characters of English text, within 10 %. Chinese has two to five times as many tokens, so

@@ -9,7 +9,8 @@ from orchestrator.plan.batch import BatchPlan
 from orchestrator.plan.learning_rate import ADAM_FAMILY, LearningRatePlan
 from orchestrator.plan.schedule import SchedulePlan, num_steps
 from orchestrator.plan.tokens import is_estimated
-from orchestrator.recipe.schema import Dataset, Recipe
+from orchestrator.recipe.data import Dataset
+from orchestrator.recipe.schema import Recipe
 from orchestrator.units import format_count, format_lr
 
 MOST_ACCUMULATION = 64

@@ -6,8 +6,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 
 from orchestrator.errors import Problem
+from orchestrator.recipe.amounts import Amount
 from orchestrator.recipe.check_assets import asset_names_are_free, assets_are_whole
-from orchestrator.recipe.schema import Amount, Dataset, Recipe
+from orchestrator.recipe.data import Dataset
+from orchestrator.recipe.schema import Recipe
 from orchestrator.recipe.section import Section
 from orchestrator.validation import short
 

@@ -11,51 +11,15 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from orchestrator.field_types import Count, Memory, Name, Walltime
-from orchestrator.patterns import LANGUAGE, SLURM_WORD, TARGET, VARIABLE
+from orchestrator.patterns import SLURM_WORD, VARIABLE
+from orchestrator.recipe.amounts import Cadence, Duration, EvaluationCadence, Fraction, Positive, Warmup
 from orchestrator.recipe.assets import Asset
+from orchestrator.recipe.data import Dataset, Loader, Loss, Target, TargetName
 from orchestrator.recipe.section import Section
 
-TargetName = Annotated[str, Field(pattern=TARGET)]
 SlurmWord = Annotated[str, Field(pattern=SLURM_WORD)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
 BelowOne = Annotated[float, Field(ge=0, lt=1)]
-Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
-
-
-class Target(Section):
-    """Something of the user's, by name: `target: module:attribute`, looked up beside the recipe file first."""
-
-    target: TargetName = Field(
-        examples=["model:build"],
-        description="`module:attribute`, looked up beside the recipe file first, then installed packages.",
-    )
-    args: dict[str, Any] = Field(default_factory=dict, description="Keyword arguments for it.")
-
-
-class Dataset(Target):
-    """A map-style dataset with items `(inputs, targets)`; its size is declared, because a plan opens no data."""
-
-    name: Name = Field(examples=["train"], description="The name it has in plans, metrics and logs.")
-    num_samples: Count = Field(
-        examples=["50000"], description="Number of samples; the worker refuses a dataset of another size."
-    )
-    tokens_per_sample: Count | None = Field(default=None, description="Mean tokens in a sample, for budgets in tokens.")
-    language: Annotated[str, Field(pattern=LANGUAGE)] | None = Field(
-        default=None, description="Language of its text, such as en or zh: the four-characters rule holds for English."
-    )
-    chars_per_sample: Count | None = Field(
-        default=None, description="Mean characters in a sample: four count as a token where tokens are not declared."
-    )
-
-
-class Loss(Target):
-    """`f(outputs, targets) -> (sum, count)`: a sum over what counts, and how many that were."""
-
-    count: TargetName | None = Field(
-        default=None,
-        description="`f(targets) -> int`, the same count before the forward pass (default: the number of samples).",
-    )
 
 
 class Batch(Section):
@@ -127,28 +91,6 @@ class Optimizer(Section):
     clip_norm: Positive | None = Field(default=None, description="Clip the gradient's global 2-norm, once per step.")
 
 
-class Amount(Section):
-    """A length of training in exactly one unit."""
-
-    samples: Count | None = Field(default=None, description="Samples.")
-    steps: Count | None = Field(default=None, description="Optimizer steps at the planned effective batch.")
-    epochs: Positive | None = Field(default=None, description="Passes over all declared samples.")
-
-
-class Duration(Amount):
-    """How long to train: exactly one of samples, steps, epochs, tokens."""
-
-    tokens: Count | None = Field(
-        default=None, description="Tokens; needs `tokens_per_sample` (or `chars_per_sample`) on every dataset."
-    )
-
-
-class Warmup(Amount):
-    """Linear warm-up of the lr from zero: exactly one of samples, steps, epochs, ratio."""
-
-    ratio: Fraction | None = Field(default=None, description="Fraction of the whole duration.")
-
-
 class Schedule(Section):
     """The learning rate as a function of consumed samples."""
 
@@ -174,29 +116,11 @@ class Resources(Section):
     constraint: SlurmWord | None = Field(default=None, description="Slurm node features.")
 
 
-class Loader(Section):
-    """How samples reach the ranks. Changes speed, never the order."""
-
-    workers: Annotated[int, Field(ge=0)] = Field(default=2, description="Loader processes per rank.")
-    prefetch: Count = Field(default=2, description="Micro-batches each loader process keeps ready.")
-    pin_memory: bool = Field(default=True, description="Page-locked host memory for copies to a GPU.")
-
-
-class Cadence(Amount):
-    """How often: exactly one of samples, steps, epochs, minutes."""
-
-    minutes: Positive | None = Field(default=None, description="Minutes of wall time.")
-
-
 class Checkpoint(Section):
     """When to save, and how many to keep. The end of a run is always saved."""
 
     every: Cadence = Field(default_factory=lambda: Cadence(minutes=5.0), description="Time between checkpoints.")
     keep: Count = Field(default=2, description="Checkpoints kept, newest first.")
-
-
-class EvaluationCadence(Amount):
-    """How often: exactly one of samples, steps, epochs."""
 
 
 class Evaluation(Section):

@@ -23,7 +23,7 @@ def main(run_dir: str, attempt_number: str) -> None:
     run = RunDir(Path(run_dir).resolve())
     attempt = run.attempt(int(attempt_number))
     try:
-        from orchestrator.worker.session import train
+        from orchestrator.worker.train import train
 
         train(run, attempt, os.environ, stop)
     except BaseException as error:

@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import default_collate
 
 from orchestrator.errors import Problem, RecipeError
-from orchestrator.recipe.schema import Dataset
+from orchestrator.recipe.data import Dataset
 from orchestrator.worker.failure import one_line
 from orchestrator.worker.seeds import derived_seed
 from orchestrator.worker.targets import UserCode

@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from orchestrator.plan.batch import balanced
-from orchestrator.recipe.schema import Loader
+from orchestrator.recipe.data import Loader
 from orchestrator.worker.data import Datasets, Draw
 from orchestrator.worker.loader import MicroBatches, data_loader
 from orchestrator.worker.loss import Objective, SumAndCount

@@ -9,7 +9,7 @@ from typing import Any, cast
 import torch
 from torch.utils.data import DataLoader
 
-from orchestrator.recipe.schema import Loader
+from orchestrator.recipe.data import Loader
 from orchestrator.worker.data import CollateDraw, Datasets, Draw, MicroBatch
 from orchestrator.worker.preemption import signals_kept_from_children
 

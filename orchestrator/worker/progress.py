@@ -7,7 +7,8 @@ from typing import Any
 
 from orchestrator.plan.plan import Plan
 from orchestrator.plan.schedule import samples_in
-from orchestrator.recipe.schema import Amount, Recipe
+from orchestrator.recipe.amounts import Amount
+from orchestrator.recipe.schema import Recipe
 
 
 @dataclass

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from orchestrator.errors import Problem, RecipeError, did_you_mean
-from orchestrator.recipe.schema import Target
+from orchestrator.recipe.data import Target
 from orchestrator.worker.failure import one_line
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from orchestrator.files import read_json, write_json
 from orchestrator.plan.token_rules import texts_in
-from orchestrator.recipe.schema import Dataset
+from orchestrator.recipe.data import Dataset
 from orchestrator.worker.failure import one_line
 from orchestrator.worker.targets import UserCode
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.plan.schedule import SchedulePlan, lr_at, num_steps, samples_in, total_samples, warmup_samples
-from orchestrator.recipe.schema import Amount, Duration, Warmup
+from orchestrator.recipe.amounts import Amount, Duration, Warmup
 
 SIZES: dict[str, Any] = {"effective_batch_size": 256, "samples_per_epoch": 1000}
 

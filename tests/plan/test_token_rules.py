@@ -20,7 +20,7 @@ from orchestrator.plan.token_rules import (
     trusted_rule,
 )
 from orchestrator.plan.tokens import CHARS_PER_TOKEN, tokens_in
-from orchestrator.recipe.schema import Dataset
+from orchestrator.recipe.data import Dataset
 
 ENGLISH = "The lamp in the harbour went out at four, and nobody noticed until the boats came home."
 GERMAN = "Die Lampe am Hafen ging um vier Uhr aus, und niemand merkte es, bis die Boote heimkamen."

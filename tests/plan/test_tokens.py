@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from orchestrator.plan.tokens import is_estimated, tokens_per_epoch, tokens_per_sample
-from orchestrator.recipe.schema import Dataset
+from orchestrator.recipe.data import Dataset
 
 
 def dataset(**sizes: Any) -> Dataset:

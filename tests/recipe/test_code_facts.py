@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from orchestrator.recipe.code_facts import batch_norm_in
-from orchestrator.recipe.schema import Recipe, Target
+from orchestrator.recipe.data import Target
+from orchestrator.recipe.schema import Recipe
 
 CODE: dict[str, dict[str, str]] = {
     "none": {"model.py": "# BatchNorm2d\ndef build():\n    'No BatchNorm2d.'\n    return nn.Linear(1, 1)"},

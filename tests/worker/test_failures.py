@@ -12,7 +12,7 @@ from orchestrator.errors import LaunchError, OrchestratorError
 from orchestrator.run_dir import RunDir
 from orchestrator.worker.failure import one_line
 from orchestrator.worker.preemption import StopRequest
-from orchestrator.worker.session import train
+from orchestrator.worker.train import train
 from orchestrator.worker.world import World
 from tests.support.worlds import add_attempt, failure_of, make_run, world_of
 from tests.worker.recipes import CODE, POINTS, SENTENCES, recipe

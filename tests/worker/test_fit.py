@@ -24,8 +24,8 @@ from orchestrator.worker.fit_sample import Sample, model_sizes, tensors_in
 from orchestrator.worker.fit_simulation import Simulation, TotalTracker
 from orchestrator.worker.peak import PeakMemory
 from orchestrator.worker.preemption import StopRequest
-from orchestrator.worker.session import train
 from orchestrator.worker.targets import UserCode
+from orchestrator.worker.train import train
 from tests.support.worlds import add_attempt, make_run, metrics_of, run_world
 from tests.worker.test_recompute import BLOCKS, MODELS
 

@@ -11,7 +11,7 @@ import torch
 
 from orchestrator.files import read_json
 from orchestrator.plan.mixture import order_of
-from orchestrator.recipe.schema import Dataset, Loader
+from orchestrator.recipe.data import Dataset, Loader
 from orchestrator.worker.data import Datasets, open_datasets
 from orchestrator.worker.loader import MicroBatches, data_loader
 from orchestrator.worker.targets import UserCode

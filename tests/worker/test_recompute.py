@@ -12,8 +12,8 @@ from orchestrator.errors import RecipeError
 from orchestrator.run_dir import RunDir
 from orchestrator.worker.preemption import StopRequest
 from orchestrator.worker.recompute import recompute_blocks
-from orchestrator.worker.session import train
 from orchestrator.worker.targets import UserCode
+from orchestrator.worker.train import train
 from tests.support.worlds import ROOT, add_attempt, make_run, metrics_of, run_world
 
 MODELS = ROOT / "tests" / "data" / "models"

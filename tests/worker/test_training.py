@@ -13,14 +13,14 @@ import torch
 from orchestrator.files import read_json
 from orchestrator.plan.batch import window_shares
 from orchestrator.plan.mixture import order_of
+from orchestrator.recipe.amounts import Cadence
 from orchestrator.recipe.read import read_recipe
-from orchestrator.recipe.schema import Cadence
 from orchestrator.run_dir import RunDir
 from orchestrator.worker.evaluation import share_of
 from orchestrator.worker.preemption import StopRequest
 from orchestrator.worker.progress import Cadences, Progress
-from orchestrator.worker.session import train
 from orchestrator.worker.targets import UserCode
+from orchestrator.worker.train import train
 from tests.support.worlds import ROOT, add_attempt, events_of, make_run, metrics_of, run_world
 from tests.worker.recipes import CODE, POINTS, SENTENCES, recipe
 
