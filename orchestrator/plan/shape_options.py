@@ -21,6 +21,9 @@ from orchestrator.plan.shapes import Shape, candidate_shapes, distance, own_shap
 from orchestrator.recipe.schema import Recipe
 from orchestrator.units import format_count, parse_bytes
 
+SAME_START_S = 60.0
+"""Starts no further apart are one: an estimate is not better than that."""
+
 
 @dataclass(frozen=True)
 class ShapeOption:
@@ -64,11 +67,14 @@ class ShapeOption:
         return 1 if walltime_s is None else max(1, math.ceil(self.duration_s / walltime_s))
 
     @property
+    def first_end_s(self) -> float | None:
+        """Seconds until it can have ended at the earliest: the wait and the duration; None where either is unknown."""
+        return None if self.wait_s is None or self.duration_s is None else self.wait_s + self.duration_s
+
+    @property
     def end_s(self) -> float | None:
-        """Seconds until its end: the wait and the duration; None where either is unknown or one job is not enough."""
-        if self.wait_s is None or self.duration_s is None or self.num_jobs != 1:
-            return None
-        return self.wait_s + self.duration_s
+        """Seconds until its end; None where that is unknown, or where one job is not enough."""
+        return self.first_end_s if self.num_jobs == 1 else None
 
 
 def idle_share(batch: BatchPlan, world_size: int) -> float:
@@ -164,24 +170,57 @@ def _other_gpu(here: Recipe, recipe: Recipe, cluster: Cluster) -> str:
 
 
 def ranked(options: list[ShapeOption]) -> list[ShapeOption]:
-    """The best first: exact ones, by their end where that is known, else by their start, else by how well they fill
-    their ranks (fewest accumulation steps, smallest idle share).
+    """The best first: exact ones, by their end where that can be compared, else by their start, else by how well they
+    fill their ranks (fewest accumulation steps, smallest idle share).
 
     Among equals the recipe's own shape comes first, then its own partition, then the nearest world, then fewer nodes.
     What is not exact comes last, the recipe's own shape before others, then by world size.
     """
-    own = next(option.shape for option in options if option.is_own)
+    own = next(option for option in options if option.is_own)
+    turns = _turns(options, own)
 
     def key(option: ShapeOption) -> tuple[object, ...]:
         shape = option.shape
         if option.plan is None or not option.is_exact:
             return 1, not option.is_own, shape.world_size
-        tie = (not option.is_own, shape.partition != own.partition, distance(shape, own), shape.num_nodes)
-        if option.end_s is not None:
-            return 0, 0, option.end_s, *tie
-        if option.wait_s is not None:
-            return 0, 1, option.wait_s, *tie
-        batch = option.plan.batch
-        return 0, 2, batch.gradient_accumulation_steps, idle_share(batch, shape.world_size), *tie
+        other_partition = shape.partition != own.shape.partition
+        tie = (not option.is_own, other_partition, distance(shape, own.shape), shape.num_nodes)
+        if option.wait_s is None:
+            batch = option.plan.batch
+            return 0, 1, batch.gradient_accumulation_steps, idle_share(batch, shape.world_size), *tie
+        stays = option.is_own and option.duration_s is None
+        end = (option.end_s is None, option.wait_s if option.end_s is None else option.end_s)
+        return 0, 0, turns[option.wait_s, option.first_end_s], not stays, *end, *tie
 
     return sorted(options, key=key)
+
+
+def _turns(options: list[ShapeOption], own: ShapeOption) -> dict[tuple[float, float | None], float]:
+    """The turn of a (wait, first end): its start in seconds, starts within a minute as one; of equal turns the end
+    decides. It is one and the same turn for all where every end can be compared.
+
+    Where some speeds are not known, an end is compared with that of the recipe's own shape alone: what is known to end
+    before it has its turn with it at the latest, and what is known to end after it has it with it at the earliest.
+    """
+    exact = [option for option in options if option.is_exact]
+    times = {(option.wait_s, option.first_end_s) for option in exact if option.wait_s is not None}
+    if all(first_end is not None for _, first_end in times):
+        return dict.fromkeys(times, 0.0)
+    starts = _as_one([wait for wait, _ in times])
+    turns = {(wait, first_end): starts[wait] for wait, first_end in times}
+    if own.end_s is not None and own.wait_s is not None and own.is_exact:
+        for (wait, first_end), start in turns.items():
+            if first_end is not None:
+                bound = min if first_end <= own.end_s else max
+                turns[wait, first_end] = bound(start, starts[own.wait_s])
+    return turns
+
+
+def _as_one(waits: list[float]) -> dict[float, float]:
+    """Each wait with the first of those that it is at most SAME_START_S after."""
+    firsts: dict[float, float] = {}
+    first = -math.inf
+    for wait in sorted(waits):
+        first = first if wait - first <= SAME_START_S else wait
+        firsts[wait] = first
+    return firsts

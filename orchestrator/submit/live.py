@@ -14,6 +14,7 @@ from typing import Any
 
 from orchestrator.cluster import Cluster
 from orchestrator.errors import Problem, SubmissionError
+from orchestrator.plan.shape_options import SAME_START_S
 from orchestrator.recipe.schema import Resources
 from orchestrator.submit.commands import run_command
 from orchestrator.submit.live_checks import nodes_that_fit
@@ -23,7 +24,7 @@ from orchestrator.submit.slurm_questions import Questions, reason
 
 LOOK_TIMEOUT_S = 5.0
 ESTIMATE_TIMEOUT_S = 5.0
-AT_ONCE = timedelta(seconds=60)
+AT_ONCE = timedelta(seconds=SAME_START_S)
 _START = re.compile(r"[Jj]ob \d+ to start at (\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)")
 
 

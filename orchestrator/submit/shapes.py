@@ -199,7 +199,7 @@ def _answered(option: ShapeOption, answer: StartEstimate | None, asked_at: datet
 
 
 def soonest(table: ShapeTable) -> ShapeOption:
-    """The shape that starts first, or ends first where speeds are known, among those on which the run is the same.
+    """The shape that starts first, or ends first where ends can be compared, among those on which the run is the same.
 
     Raises RecipeError where the choice would change the science or there is none, ClusterError where Slurm was not to
     be asked, SubmissionError where it did not answer.

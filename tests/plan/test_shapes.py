@@ -229,6 +229,44 @@ def test_where_speeds_are_known_the_earliest_end_comes_first() -> None:
     assert order(known)[:3] == [(4, 8), (1, 8), (2, 8)]
 
 
+def with_facts(
+    options: list[ShapeOption], facts: dict[tuple[int, int], tuple[float, float | None]]
+) -> list[ShapeOption]:
+    """Of `options` those with (wait in seconds, samples per second or None) in `facts`."""
+    shapes = {(option.shape.num_nodes, option.shape.gpus_per_node): option for option in options}
+    return [replace(shapes[key], wait_s=wait, samples_per_s=speed) for key, (wait, speed) in facts.items()]
+
+
+NOW, HOUR = 0.0, 3600.0
+
+
+@pytest.mark.parametrize(
+    ("facts", "best_first"),
+    [
+        ({(1, 8): (HOUR, 800.0), (2, 8): (NOW, None), (1, 4): (NOW, None)}, [(1, 4), (2, 8), (1, 8)]),
+        ({(1, 8): (NOW, 400.0), (2, 8): (NOW + 30, 800.0), (1, 4): (NOW + 50, None)}, [(2, 8), (1, 8), (1, 4)]),
+        ({(1, 8): (NOW, None), (2, 8): (NOW, 800.0), (1, 4): (NOW, 400.0)}, [(1, 8), (2, 8), (1, 4)]),
+        ({(1, 8): (HOUR, 4000.0), (1, 4): (NOW, 400.0), (1, 1): (NOW, 100.0), (2, 8): (NOW, None)},
+         [(1, 4), (2, 8), (1, 8), (1, 1)]),
+        ({(1, 8): (NOW, 400.0), (4, 8): (600.0, 2000.0), (2, 8): (NOW, None)}, [(4, 8), (1, 8), (2, 8)]),
+        ({(1, 8): (HOUR, 4000.0), (1, 4): (NOW, 400.0), (2, 8): (600.0, 2000.0)}, [(2, 8), (1, 4), (1, 8)]),
+    ],
+    ids=[
+        "a known end in an hour is not sooner than an unknown one that starts now",
+        "of what starts within a minute the earliest known end comes first",
+        "the own shape is left only for one that is known to be sooner",
+        "what is known to end after the own shape is not sooner for starting before it",
+        "an end before the own shape's is sooner though it start later",
+        "where all ends are known they alone decide",
+    ],
+)  # fmt: skip
+def test_ends_are_compared_where_that_is_fair(
+    facts: dict[tuple[int, int], tuple[float, float | None]], best_first: list[tuple[int, int]]
+) -> None:
+    options = plan_shapes(asking(1, 8, walltime="3:00:00"), SITE, accelerator="cuda")
+    assert order(with_facts(options, facts)) == best_first
+
+
 def test_a_run_that_outlasts_its_walltime_has_no_end_in_one_job() -> None:
     own = plan_shapes(asking(1, 8), SITE, accelerator="cuda")[0]
     option = replace(own, wait_s=0.0, samples_per_s=649_528 / 4000)

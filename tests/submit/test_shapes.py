@@ -173,7 +173,7 @@ def test_soonest_keeps_the_recipes_own_shape_where_no_other_is_sooner(verb: Verb
     done = verb("submit", "--soonest", "--set", "resources.num_nodes=2")
     assert done.returncode == 0, done.stderr
     assert done.stderr.splitlines()[0] == (
-        "soonest: the recipe's own shape, 2 nodes x 1 rank in debug, starts now: no other is sooner"
+        "soonest: the recipe's own shape, 2 nodes x 1 rank in debug, starts now: no other starts sooner"
     )
     assert "#SBATCH --nodes=2\n" in slurm.received and "#SBATCH --gres=gpu:1\n" in slurm.received
 
@@ -213,6 +213,32 @@ def test_soonest_takes_the_shape_that_ends_first_where_speeds_are_known(
     assert said.startswith("soonest: 1 node x 4 ranks in debug, starts now and ends about ")
     assert "; the recipe's own shape, 1 node x 1 rank in debug, starts now. " in said
     assert "#SBATCH --nodes=1\n" in slurm.received and "#SBATCH --gres=gpu:4\n" in slurm.received
+
+
+def test_after_an_earlier_run_a_known_end_in_an_hour_does_not_beat_a_start_now(
+    verb: Verb, slurm: HalfFullSlurm, work: Path
+) -> None:
+    """The speed of the recipe's own shape says nothing of other micro-batches, and all other worlds have those."""
+    words = ("--set", "resources.gpus_per_node=4", "--set", "duration.epochs=300")
+    cluster = read_profile(work / "half.yaml")
+    recipe = read_recipe(TINY, ("resources.num_nodes=4", "resources.gpus_per_node=4")).recipe
+    leave_run(work / "runs" / "tiny-earlier", recipe, cluster, make_plan(recipe, cluster, Allocation(4, 4)), 32.0)
+    rows = shapes(verb("plan", "--shapes", "--json", *words))
+    assert rows[4, 4, "debug"]["end"] and not rows[2, 4, "debug"]["end"]
+    done = verb("submit", "--soonest", *words)
+    assert done.returncode == 0, done.stderr
+    said = done.stderr.splitlines()[0]
+    assert said.startswith("soonest: 2 nodes x 4 ranks in debug, starts now; the recipe's own shape, 4 nodes x 4 ranks")
+    assert "#SBATCH --nodes=2\n" in slurm.received
+
+
+def test_soonest_stays_with_a_known_end_that_no_other_is_known_to_beat(verb: Verb, measured: str) -> None:
+    shape = ("--set", "resources.num_nodes=1", "--set", "resources.gpus_per_node=4")
+    done = verb("submit", "--soonest", *shape, *SLOW)
+    assert done.returncode == 0, done.stderr
+    said = done.stderr.splitlines()[0]
+    assert said.startswith("soonest: the recipe's own shape, 1 node x 4 ranks in debug, starts now and ends about ")
+    assert said.endswith(": no other is known to end sooner")
 
 
 @pytest.mark.parametrize(

@@ -170,7 +170,8 @@ def soonest_line(table: ShapeTable, chosen: ShapeOption) -> str:
     """Which shape `--soonest` takes, and why."""
     own, taken = table.own, f"soonest: {_words(table, chosen)}"
     if chosen.is_own:
-        return f"soonest: the recipe's own shape, {_words(table, chosen)}: no other is sooner"
+        sooner = "starts sooner" if chosen.end_s is None else "is known to end sooner"
+        return f"soonest: the recipe's own shape, {_words(table, chosen)}: no other {sooner}"
     if not own.is_exact:
         return f"{taken}; the recipe's own shape cannot be had: {own.why_not}"
     assert own.plan is not None, "an exact shape has a plan"
