@@ -113,8 +113,10 @@ class TrainingError(OrchestratorError):
 
 
 def nearest(word: str, choices: Iterable[str]) -> str | None:
-    """The choice that `word` was probably meant to be; None when none is near."""
-    return next(iter(difflib.get_close_matches(word, sorted(choices), n=1, cutoff=0.6)), None)
+    """The choice that `word` was probably meant to be, capitals or not; None when none is near."""
+    known = sorted(choices)
+    same = [choice for choice in known if choice.lower() == word.lower()]
+    return next(iter(same or difflib.get_close_matches(word, known, n=1, cutoff=0.6)), None)
 
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:

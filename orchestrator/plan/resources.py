@@ -43,7 +43,10 @@ def cpus_per_node(resources: Resources, cluster: Cluster) -> int | None:
 
 def _no_partition(resources: Resources, cluster: Cluster) -> Iterator[Problem]:
     name = partition_name(resources, cluster)
-    if name is None and cluster.partitions:
+    if name is not None and "," in name and cluster.scheduler == "slurm":
+        what = f"{name!r} is a list, and a plan is for one"
+        yield Problem("resources.partition", what, "name one; `submit --soonest` takes the one that starts first")
+    elif name is None and cluster.partitions:
         known = ", ".join(cluster.partitions)
         what = f"the profile {cluster.name!r} has no default partition, and the recipe names none"
         yield Problem("resources.partition", what, f"choose one of: {known}")

@@ -11,12 +11,13 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from orchestrator.field_types import Count, Memory, Name, Walltime
-from orchestrator.patterns import SLURM_WORD, VARIABLE
+from orchestrator.patterns import SLURM_CONSTRAINT, SLURM_WORD, VARIABLE
 from orchestrator.recipe.amounts import Cadence, Duration, EvaluationCadence, Fraction, Positive, Warmup
 from orchestrator.recipe.assets import Asset
 from orchestrator.recipe.data import Dataset, Loader, Loss, Target, TargetName
 from orchestrator.recipe.section import Section
 
+SlurmConstraint = Annotated[str, Field(pattern=SLURM_CONSTRAINT)]
 SlurmWord = Annotated[str, Field(pattern=SLURM_WORD)]
 BelowOne = Annotated[float, Field(ge=0, lt=1)]
 NonNegative = Annotated[float, Field(ge=0)]
@@ -113,7 +114,7 @@ class Resources(Section):
     partition: SlurmWord | None = Field(default=None, description="Slurm partition (default: the profile's).")
     account: SlurmWord | None = Field(default=None, description="Slurm account.")
     qos: SlurmWord | None = Field(default=None, description="Slurm quality of service.")
-    constraint: SlurmWord | None = Field(default=None, description="Slurm node features.")
+    constraint: SlurmConstraint | None = Field(default=None, description="Slurm node features.")
 
 
 class Checkpoint(Section):

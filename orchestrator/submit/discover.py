@@ -42,7 +42,7 @@ class Kind:
 
     @classmethod
     def of(cls, node: Node) -> Kind:
-        return cls(tuple(sorted(node.gpus, key=str)), node.cpus, node.memory_bytes)
+        return cls(tuple(sorted(node.gpus or (), key=str)), node.cpus, node.memory_bytes)
 
     @property
     def num_gpus(self) -> int:
@@ -86,7 +86,7 @@ def profile_of(facts: SlurmFacts, *, name: str | None, slurm_conf: str | None) -
     notes = {"": _notes_of_all(facts, usable), "binds_cpus": (f"TaskPlugin={config.task_plugin}",)}
     notes["shutdown_grace_s"] = ("KillWait",)
     kinds = {name: chosen_kind(facts.nodes_of(name)) for name in usable}
-    has_gpus = any(kind.num_gpus for kind in kinds.values())
+    has_gpus = any(kind.num_gpus for kind in kinds.values()) or any(_strange(facts, name) for name in usable)
     if has_gpus:
         notes["accelerator"] = ("write cpu where its GPUs have no driver: each is one rank over gloo then",)
     for partition in usable.values():
@@ -160,10 +160,17 @@ def _notes_of(partition: Partition, facts: SlurmFacts, kind: Kind) -> Iterator[s
         yield f"not for the accounts {', '.join(sorted(partition.deny_accounts))}"
     if partition.allow_qos is not None:
         yield f"for the qualities of service {', '.join(sorted(partition.allow_qos))} only"
+    if strange := _strange(facts, partition.name):
+        yield f"write gpus and gpu_type yourself: what Slurm says of those of {', '.join(strange)} is not understood"
     others = sorted({str(Kind.of(node)) for node in facts.nodes_of(partition.name)} - {str(kind)})
     for other in others:
         count = sum(str(Kind.of(node)) == other for node in facts.nodes_of(partition.name))
         yield f"its nodes differ: {count} of them with {other}"
+
+
+def _strange(facts: SlurmFacts, partition: str) -> list[str]:
+    """Nodes whose GPUs are written in words that are not understood."""
+    return [node.name for node in facts.nodes_of(partition) if node.gpus is None]
 
 
 def _makes_way_for(partition: Partition, facts: SlurmFacts) -> list[str]:

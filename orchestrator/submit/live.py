@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
 from orchestrator.cluster import Cluster
 from orchestrator.errors import Problem, SubmissionError
+from orchestrator.plan.resources import partition_name
 from orchestrator.plan.shape_options import SAME_START_S
 from orchestrator.recipe.schema import Resources
 from orchestrator.submit.commands import run_command
@@ -80,13 +82,14 @@ def _unknown(why: str) -> LiveReport:
 
 
 def with_start(report: LiveReport, script: str, resources: Resources, cluster: Cluster) -> LiveReport:
-    """`report` with Slurm's own verdict on the very script, and its estimate of the start.
+    """`report` with Slurm's own verdict on the very script, its estimate of the start, and what it does not show.
 
     `sbatch --test-only` finds no node configuration also where a job only has to wait for nodes that are down, drained
     or reserved now (seen with Slurm 22.05): that is no refusal.
     """
     if report.facts is None:
         return report
+    unchecked = (*report.unchecked, *_unseen(resources, cluster, report.facts))
     start = start_estimate(script, cluster)
     refused = start.refused
     if refused is not None and "node configuration" in refused.what:
@@ -98,7 +101,21 @@ def with_start(report: LiveReport, script: str, resources: Resources, cluster: C
         else:
             fix = f"{refused.fix}; or add --offline to submit it all the same"
             start = replace(start, refused=replace(refused, fix=fix))
-    return replace(report, start=start)
+    return replace(report, start=start, unchecked=unchecked)
+
+
+def _unseen(resources: Resources, cluster: Cluster, facts: SlurmFacts) -> Iterator[Unchecked]:
+    """What was not held against the cluster because this user is not shown it (PrivateData), or it reads strangely."""
+    name = partition_name(resources, cluster)
+    nodes = facts.nodes_of(name or "")
+    if name is None or not facts.partitions:
+        why = "Slurm shows no partitions" if name else "neither the recipe nor the profile names a partition"
+        yield Unchecked("partition, its limits and nodes", why)
+    elif not nodes:
+        yield Unchecked("nodes, GPUs, CPU cores, memory, constraint", f"Slurm shows no nodes in {name!r}")
+    strange = [node.name for node in nodes if node.gpus is None]
+    if strange and cluster.gpu_request != "none":
+        yield Unchecked("GPUs", f"what Slurm says of those of {', '.join(strange)} is not understood (Gres)")
 
 
 def start_estimate(script: str, cluster: Cluster) -> StartEstimate:

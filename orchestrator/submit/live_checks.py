@@ -56,7 +56,7 @@ def nodes_that_fit(resources: Resources, cluster: Cluster, facts: SlurmFacts) ->
     return tuple(
         node
         for node in nodes
-        if node.num_gpus(resources.gpu_type) >= gpus
+        if (node.gpus is None or node.num_gpus(resources.gpu_type) >= gpus)
         and node.cpus >= cpus
         and node.memory_bytes >= memory
         and _has_features(node, resources.constraint)
@@ -76,7 +76,7 @@ def _offer(resources: Resources, cluster: Cluster, facts: SlurmFacts) -> tuple[P
 
 def _unknown_partition(resources: Resources, cluster: Cluster, facts: SlurmFacts) -> Iterator[Problem]:
     name = partition_name(resources, cluster)
-    if name is not None and name not in facts.partitions:
+    if name is not None and facts.partitions and name not in facts.partitions:
         whose = "" if resources.partition else ", which the profile names as its default"
         what = f"the cluster {facts.config.cluster_name!r} has no partition {name!r}{whose}"
         yield Problem("resources.partition", what, did_you_mean(name, facts.partitions))
@@ -86,13 +86,11 @@ def _closed_partition(resources: Resources, cluster: Cluster, facts: SlurmFacts)
     partition = _partition(resources, cluster, facts)
     if partition is None:
         return
-    nodes, fix = facts.nodes_of(partition.name), "wait for it, or add --offline to queue for it"
+    fix = "wait for it, or add --offline to queue for it"
     if partition.state not in ("UP", "DOWN"):
         what, fix = f"partition {partition.name!r} takes no jobs: its state is {partition.state}", "wait for it"
     elif partition.state == "DOWN":
         what = f"partition {partition.name!r} starts no jobs: its state is DOWN"
-    elif nodes and all(node.down for node in nodes):
-        what = f"no node in partition {partition.name!r} is in service: all {len(nodes)} are down or drained"
     else:
         return
     open_ones = ", ".join(_open_partitions(facts))
@@ -111,22 +109,28 @@ def _too_long(resources: Resources, cluster: Cluster, facts: SlurmFacts) -> Iter
     partition = _partition(resources, cluster, facts)
     if partition is None or partition.max_time_s is None or resources.walltime is None:
         return
-    if parse_walltime(resources.walltime) > partition.max_time_s:
+    if parse_walltime(resources.walltime) > partition.max_time_s and not _lifts("PartitionTimeLimit", resources, facts):
         what = f"{resources.walltime} is longer than partition {partition.name!r} allows (MaxTime)"
         yield Problem("resources.walltime", what, f'write "{format_walltime(partition.max_time_s)}" or less')
 
 
 def _too_many_nodes(resources: Resources, cluster: Cluster, facts: SlurmFacts) -> Iterator[Problem]:
-    offer, wanted = _offer(resources, cluster, facts), resources.num_nodes
-    if offer is None:
+    partition, wanted = _partition(resources, cluster, facts), resources.num_nodes
+    if partition is None:
         return
-    partition, there = offer[0], len(offer[1])
-    if partition.max_nodes is not None and wanted > partition.max_nodes:
+    there, most = len(facts.nodes_of(partition.name)), partition.max_nodes
+    if most is not None and wanted > most and not _lifts("PartitionMaxNodes", resources, facts):
         what = f"{wanted} nodes are more than a job in partition {partition.name!r} may have (MaxNodes)"
-        yield Problem("resources.num_nodes", what, f"write {partition.max_nodes} or less")
-    elif wanted > there:
+        yield Problem("resources.num_nodes", what, f"write {most} or less")
+    elif there and wanted > there:
         what = f"{wanted} nodes are more than the {there} in partition {partition.name!r}"
         yield Problem("resources.num_nodes", what, f"write {there} or less")
+
+
+def _lifts(flag: str, resources: Resources, facts: SlurmFacts) -> bool:
+    """Whether the quality of service that is asked for goes before this limit of the partition, as far as is known."""
+    wanted = resources.qos
+    return wanted is not None and (facts.qos is None or flag in facts.qos.get(wanted, ()))
 
 
 def _unknown_gpu_type(resources: Resources, cluster: Cluster, facts: SlurmFacts) -> Iterator[Problem]:
@@ -134,9 +138,9 @@ def _unknown_gpu_type(resources: Resources, cluster: Cluster, facts: SlurmFacts)
     if offer is None or wanted is None or cluster.gpu_request == "none":
         return
     partition, nodes = offer
-    if any(node.num_gpus(wanted) for node in nodes):
+    if any(node.gpus is None or node.num_gpus(wanted) for node in nodes):
         return
-    types = {kind for node in nodes for kind, _ in node.gpus if kind}
+    types = {kind for node in nodes for kind, _ in node.gpus or () if kind}
     what = f"no node in partition {partition.name!r} has a GPU of type {wanted!r}"
     fix = did_you_mean(wanted, types) if types else "take it away: Slurm knows no GPU types there"
     elsewhere = sorted(name for name in facts.partitions if any(n.num_gpus(wanted) for n in facts.nodes_of(name)))
@@ -145,7 +149,7 @@ def _unknown_gpu_type(resources: Resources, cluster: Cluster, facts: SlurmFacts)
 
 def _too_many_gpus(resources: Resources, cluster: Cluster, facts: SlurmFacts) -> Iterator[Problem]:
     offer = _offer(resources, cluster, facts)
-    if offer is None or cluster.gpu_request == "none":
+    if offer is None or cluster.gpu_request == "none" or any(node.gpus is None for node in offer[1]):
         return
     partition, nodes = offer
     most = max(node.num_gpus(resources.gpu_type) for node in nodes)

@@ -14,7 +14,9 @@ from orchestrator.units import parse_walltime
 
 _KEY = re.compile(r"(?:^|\s)([A-Za-z][A-Za-z_]*)=")
 _NO_LIMIT = frozenset({"", "(null)", "N/A", "NONE", "UNLIMITED", "INFINITE", "ALL"})
-_GRES = re.compile(r"gpu(?::(?!no_consume)(?P<type>\d*[A-Za-z_][^:]*))?(?::no_consume)?(?::(?P<count>\d+))?")
+_GPU = re.compile(r"gpu(?![\w-])")
+# A type may be digits alone, such as 3090, where a count or a mark comes after it.
+_GRES = re.compile(r"gpu(?::(?!no_consume)(?P<type>[^:]*[^:\d][^:]*|\d+(?=:)))?(?::no_consume)?(?::(?P<count>\d+))?")
 _OUT = frozenset({"DOWN", "DRAIN", "DRAINED", "DRAINING", "ERROR", "FAIL", "FAILING", "FUTURE", "INVAL", "INVALID_REG"})
 _SILENT = frozenset({"NOT_RESPONDING", "NO_RESPOND", "UNKNOWN"})
 _HELD_BACK = frozenset({"MAINT", "MAINTENANCE", "RESERVED"})
@@ -70,14 +72,16 @@ class Partition:
 
 @dataclass(frozen=True)
 class Node:
-    """A node (`scontrol -o show node`), as far as jobs can ask for it; (GPU type or None, count) in `gpus`."""
+    """A node (`scontrol -o show node`), as far as jobs can ask for it."""
 
     name: str
     partitions: frozenset[str] = frozenset()
     cpus: int = 1
     memory_bytes: int = 0
-    gpus: tuple[tuple[str | None, int], ...] = ()
+    gpus: tuple[tuple[str | None, int], ...] | None = ()
+    """(type or None, count); None where Slurm's words for them are not understood."""
     features: frozenset[str] = frozenset()
+    """Those too that it has only after a reboot."""
     state: frozenset[str] = frozenset({"IDLE"})
 
     @property
@@ -91,8 +95,8 @@ class Node:
         return not self.down and not self.state & _HELD_BACK
 
     def num_gpus(self, gpu_type: str | None = None) -> int:
-        """GPUs of a type, or of all types for None."""
-        return sum(count for kind, count in self.gpus if gpu_type in (None, kind))
+        """GPUs of a type, or of all types for None, as far as they are known."""
+        return sum(count for kind, count in self.gpus or () if gpu_type in (None, kind))
 
 
 @dataclass(frozen=True)
@@ -112,7 +116,8 @@ class SlurmFacts:
     partitions: Mapping[str, Partition]
     nodes: tuple[Node, ...]
     associations: tuple[Association, ...] | None = None
-    qos: frozenset[str] | None = None
+    qos: Mapping[str, frozenset[str]] | None = None
+    """The flags of each quality of service."""
 
     def nodes_of(self, partition: str) -> tuple[Node, ...]:
         """The nodes of a partition, those that are down included."""
@@ -189,23 +194,26 @@ def parse_nodes(text: str) -> tuple[Node, ...]:
 def _node(record: Mapping[str, str]) -> Node:
     memory = (_leading_int(record.get("RealMemory", "")) or 0) - (_leading_int(record.get("MemSpecLimit", "")) or 0)
     cpus = record.get("CPUEfctv") or record.get("CPUTot", "")
-    features = _words(record.get("ActiveFeatures", "")) or _words(record.get("Features", "")) or frozenset()
+    features = (_words(record.get(key, "")) for key in ("AvailableFeatures", "ActiveFeatures", "Features"))
     return Node(
         name=record["NodeName"],
         partitions=_words(record.get("Partitions", "")) or frozenset(),
         cpus=max(1, _leading_int(cpus) or 1),
         memory_bytes=max(0, memory) * 1024**2,
         gpus=parse_gpus(record.get("Gres", "")),
-        features=features,
+        features=frozenset().union(*filter(None, features)),
         state=parse_state(record.get("State", "")),
     )
 
 
-def parse_gpus(gres: str) -> tuple[tuple[str | None, int], ...]:
-    """The GPUs in `gpu:a100:8(S:0-1),gpu:v100:2,mps:100`, as (type, count); the type is None where none is written."""
-    parts = re.sub(r"\([^)]*\)", "", gres).split(",")
-    matches = filter(None, map(_GRES.fullmatch, parts))
-    return tuple((match["type"], int(match["count"] or 1)) for match in matches)
+def parse_gpus(gres: str) -> tuple[tuple[str | None, int], ...] | None:
+    """The GPUs in `gpu:a100:8(S:0-1),gpu:v100:2,mps:100`, as (type, count); the type is None where none is written.
+
+    A lone `gpu:4` is a count, in `gpu:3090:4` the type comes first. None for GPUs in words that are not understood.
+    """
+    matches = [_GRES.fullmatch(part) for part in re.sub(r"\([^)]*\)", "", gres).split(",") if _GPU.match(part)]
+    known = [match for match in matches if match is not None]
+    return tuple((match["type"], int(match["count"] or 1)) for match in known) if len(known) == len(matches) else None
 
 
 def parse_state(text: str) -> frozenset[str]:
@@ -220,9 +228,10 @@ def parse_associations(text: str) -> tuple[Association, ...]:
     return tuple(Association(row[0], row[1], _words(row[2]) or frozenset()) for row in rows)
 
 
-def parse_names(text: str) -> frozenset[str]:
-    """`sacctmgr -nP show qos format=name`: one name a line."""
-    return frozenset(filter(None, map(str.strip, text.splitlines())))
+def parse_qos(text: str) -> dict[str, frozenset[str]]:
+    """`sacctmgr -nP show qos format=name,flags`: the flags of each, by its name."""
+    rows = (line.split("|") for line in text.splitlines() if "|" in line)
+    return {row[0].strip(): _parts(row[1].split(",")) for row in rows}
 
 
 def _words(text: str) -> frozenset[str] | None:

@@ -17,9 +17,9 @@ from orchestrator.submit.slurm_facts import (
     SlurmFacts,
     parse_associations,
     parse_config,
-    parse_names,
     parse_nodes,
     parse_partitions,
+    parse_qos,
 )
 
 
@@ -59,15 +59,15 @@ class Questions:
             nodes = pool.submit(self.ask, "scontrol", "--all", "--oneliner", "show", "node")
             asks = accounting and config.enforces_accounts
             accounts = pool.submit(self.ask, *_accounts_of_user(config.cluster_name)) if asks else None
-            qos = pool.submit(self.ask, "sacctmgr", "-nP", "show", "qos", "format=name") if asks else None
+            qos = pool.submit(self.ask, "sacctmgr", "-nP", "show", "qos", "format=name,flags") if asks else None
         known = SlurmFacts(config, parse_partitions(partitions.result()), parse_nodes(nodes.result()))
         if accounts is None or qos is None:
             return known, ""
         try:
-            told, names = parse_associations(accounts.result()), parse_names(qos.result())
+            told, flags = parse_associations(accounts.result()), parse_qos(qos.result())
         except SubmissionError as error:
             return known, reason(error)
-        return SlurmFacts(config, known.partitions, known.nodes, associations=told, qos=names), ""
+        return SlurmFacts(config, known.partitions, known.nodes, associations=told, qos=flags), ""
 
     def ask(self, *argv: str) -> str:
         """The output of a program that succeeds."""

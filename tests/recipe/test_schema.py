@@ -45,6 +45,24 @@ def test_what_may_stand_at_a_path_is_found_through_lists_mappings_and_choices() 
     assert kind_at(schema.Recipe, ("seed", "below")) is None
 
 
+@pytest.mark.parametrize("constraint", ["ib", "ib&a100", "[full|mig]", "(a|b)&c", "[rack1*2&rack2*4]", "gpu:a100"])
+def test_a_constraint_may_be_all_that_slurm_understands(constraint: str) -> None:
+    assert schema.Resources(constraint=constraint).constraint == constraint
+
+
+UNFIT = [
+    *("", "a b", " a", "a\n", "a\t", "a\n#SBATCH --wrap=x", "a#b", "-a", "--a", "&a"),
+    *("'a'", '"a"', "a\\b", "a;b", "a>b", "a!", "$(a)", "`a`", "{a}"),
+]
+
+
+@pytest.mark.parametrize("field", ["constraint", "partition", "account", "qos"])
+@pytest.mark.parametrize("word", UNFIT)
+def test_no_word_for_slurm_can_become_another_directive(field: str, word: str) -> None:
+    with pytest.raises(ValueError, match=field):
+        schema.Resources.model_validate({field: word})
+
+
 def test_numbers_that_are_not_finite_or_have_the_wrong_kind_are_refused() -> None:
     for value in (float("nan"), float("inf"), True, "1"):
         with pytest.raises(ValueError, match="lr"):

@@ -28,7 +28,7 @@ def recorded_facts(**changes: Any) -> SlurmFacts:
             Association("dev", "", frozenset({"normal"})),
             Association("lab", "small", frozenset({"high"})),
         ),
-        "qos": frozenset({"normal", "high"}),
+        "qos": {"normal": frozenset(), "high": frozenset()},
     }
     return SlurmFacts(**(values | changes))
 
@@ -41,7 +41,7 @@ def recorded_answers(**more: dict[str, Any]) -> dict[str, dict[str, Any]]:
         "scontrol partition": {"out": PARTITIONS},
         "scontrol node": {"out": NODES},
         "sacctmgr assoc": {"out": "dev||normal\nlab|small|high\n"},
-        "sacctmgr qos": {"out": "normal\nhigh\n"},
+        "sacctmgr qos": {"out": "normal|\nhigh|\n"},
         "sbatch --test-only": {"err": STARTS},
         **more,
     }

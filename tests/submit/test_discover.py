@@ -17,7 +17,7 @@ from orchestrator.profile import read_profile
 from orchestrator.recipe.schema import Resources
 from orchestrator.submit.discover import chosen_kind, profile_of
 from orchestrator.submit.live_checks import live_problems
-from orchestrator.submit.slurm_facts import Node, Partition, SlurmFacts
+from orchestrator.submit.slurm_facts import Node, Partition, SlurmFacts, parse_nodes
 from tests.submit.slurm_answers import recorded_answers, recorded_facts
 from tests.support.command_line import orchestrate
 from tests.support.fake_slurm import FakeSlurm
@@ -209,6 +209,16 @@ def test_what_stands_in_the_way_of_a_profile_is_one_line(
     slurm.answers(recorded_answers(**{"scontrol ping": down}))
     done = orchestrate("cluster", "discover", *words, cwd=tmp_path, env={**slurm.environment, "SLURM_CONF": __file__})
     assert (done.returncode, done.stdout, done.stderr.splitlines()[0]) == (code, "", line)
+
+
+def test_gpus_that_are_not_understood_are_not_promised_away() -> None:
+    facts = recorded_facts(nodes=parse_nodes("NodeName=n1 CPUTot=8 Gres=gpu:tesla:2K Partitions=debug State=IDLE\n"))
+    found = profile_of(facts, name="odd", slurm_conf=None)
+    assert (found.cluster.accelerator, found.cluster.gpu_request) == ("cuda", "gpus-per-node")
+    assert (
+        "write gpus and gpu_type yourself: what Slurm says of those of n1 is not understood"
+        in (found.notes["partitions.debug"])
+    )
 
 
 def test_without_slurm_discover_says_so_and_exits_3(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,10 +15,12 @@ from typing import Any
 import pytest
 
 from orchestrator.cluster import Cluster
+from orchestrator.plan.resources import check_resources
 from orchestrator.recipe.schema import Resources
 from orchestrator.submit.live import LiveReport, StartEstimate, look, start_estimate, start_text, with_start
 from orchestrator.submit.live_checks import live_problems
-from tests.submit.slurm_answers import CONFIG, STARTS, recorded_answers, recorded_facts
+from orchestrator.submit.slurm_facts import SlurmFacts, parse_nodes
+from tests.submit.slurm_answers import CONFIG, NODES, STARTS, recorded_answers, recorded_facts
 from tests.support.command_line import RECIPES, orchestrate
 from tests.support.fake_slurm import FakeSlurm
 
@@ -112,9 +115,6 @@ def test_what_the_cluster_has_is_not_told() -> None:
         ({"partition": "inact"},
          ("partition", "partition 'inact' takes no jobs: its state is INACTIVE",
           "choose one of: debug, preempt, small; or wait for it")),
-        ({"partition": "four"},
-         ("partition", "no node in partition 'four' is in service: all 1 are down or drained",
-          "choose one of: debug, preempt, small; or wait for it, or add --offline to queue for it")),
     ],
 )  # fmt: skip
 def test_what_the_cluster_cannot_give_is_told_at_its_key(
@@ -137,6 +137,14 @@ def test_a_partition_that_only_the_profile_names_is_told_as_the_profiles() -> No
 def test_nodes_that_are_down_now_are_waited_for() -> None:
     """Two of the four recorded nodes are drained or down; a job for four of them may be queued all the same."""
     assert told(num_nodes=4, gpus_per_node=1) == []
+    assert told(partition="four") == []
+
+
+@pytest.mark.parametrize("state", ["IDLE+DRAIN", "IDLE*", "DOWN+CLOUD+POWERED_DOWN+REBOOT_ISSUED"])
+def test_a_partition_whose_nodes_are_all_out_of_service_now_is_waited_for(state: str) -> None:
+    nodes = parse_nodes(re.sub(r"State=\S+", f"State={state}", NODES))
+    assert all(node.down for node in nodes)
+    assert told(facts=recorded_facts(nodes=nodes), num_nodes=4) == []
 
 
 def test_what_accounting_does_not_decide_is_not_told() -> None:
@@ -153,6 +161,44 @@ def test_a_quality_of_service_of_another_account_is_refused_where_it_is_enforced
     assert fix == "choose one of: normal"
 
 
+@pytest.mark.parametrize(
+    ("flag", "partition", "resources", "key"),
+    [
+        ("PartitionTimeLimit", "debug", {"walltime": "48:00:00"}, "walltime"),
+        ("PartitionMaxNodes", "small", {"num_nodes": 2, "cpus_per_gpu": 1}, "num_nodes"),
+    ],
+)
+def test_a_quality_of_service_may_lift_the_partitions_limits(
+    flag: str, partition: str, resources: dict[str, Any], key: str
+) -> None:
+    facts = recorded_facts(qos={"normal": frozenset({"DenyOnLimit"}), "high": frozenset({flag})}, associations=None)
+
+    def keys(facts: SlurmFacts, **more: str) -> list[str]:
+        return [where for where, _, _ in told(facts=facts, partition=partition, **resources, **more) if where == key]
+
+    assert keys(facts) == keys(facts, qos="normal") == [key]
+    assert keys(facts, qos="high") == []
+    assert keys(replace(facts, qos=None), qos="high") == [], "what accounting did not say is unknown, not wrong"
+
+
+def test_gpus_that_are_not_understood_are_unknown_and_not_none() -> None:
+    nodes = parse_nodes(NODES.replace("Gres=gpu:a100:4", "Gres=gpu:a100:4K"))
+    assert [node.gpus for node in nodes].count(None) == 2
+    assert told(facts=recorded_facts(nodes=nodes), num_nodes=2, gpus_per_node=7, cpus_per_gpu=1) == []
+    assert told(facts=recorded_facts(nodes=nodes), gpu_type="h100") == []
+
+
+def test_a_gpu_type_in_capitals_is_the_one_in_small_letters() -> None:
+    ((_, _, fix),) = told(gpu_type="A100")
+    assert fix == "did you mean 'a100'?"
+
+
+def test_a_list_of_partitions_is_refused_with_the_ways_to_choose_one() -> None:
+    (problem,) = check_resources(Resources(partition="debug,small"), SITE)
+    assert (problem.where, problem.what) == ("resources.partition", "'debug,small' is a list, and a plan is for one")
+    assert problem.fix == "name one; `submit --soonest` takes the one that starts first"
+
+
 def test_an_account_may_be_written_in_capitals_as_slurm_takes_it() -> None:
     assert told(account="DEV", qos="normal") == []
 
@@ -161,7 +207,7 @@ def test_nodes_that_slurm_does_not_show_are_not_counted() -> None:
     assert told(facts=recorded_facts(nodes=()), num_nodes=50, gpus_per_node=50, cpus_per_gpu=1) == []
 
 
-@pytest.mark.parametrize("constraint", ["ib*2&eth*1", "ib&a100|eth"])
+@pytest.mark.parametrize("constraint", ["ib*2&eth*1", "ib&a100|eth", "[ib|eth]", "(ib|eth)&a100"])
 def test_a_constraint_that_only_slurm_can_weigh_is_left_to_it(constraint: str) -> None:
     assert told(constraint=constraint, num_nodes=4) == []
 
@@ -244,6 +290,27 @@ def test_accounting_that_does_not_answer_leaves_account_and_qos_unchecked_alone(
     assert report.facts is not None and report.facts.associations is None and report.facts.nodes
     ((what, why),) = [(one.what, one.why) for one in report.unchecked]
     assert what == "account, qos" and why.startswith("sacctmgr: ") and "Unable to contact slurmdbd" in why
+
+
+@pytest.mark.parametrize(
+    ("answers", "unchecked"),
+    [
+        ({"scontrol node": {"out": ""}},
+         ("nodes, GPUs, CPU cores, memory, constraint", "Slurm shows no nodes in 'debug'")),
+        ({"scontrol partition": {"out": ""}}, ("partition, its limits and nodes", "Slurm shows no partitions")),
+        ({"scontrol node": {"out": NODES.replace("Gres=gpu:a100:4", "Gres=gpu:a100:4K")}},
+         ("GPUs", "what Slurm says of those of node1, node2 is not understood (Gres)")),
+    ],
+    ids=["private nodes", "private partitions", "strange gres"],
+)  # fmt: skip
+def test_what_slurm_does_not_show_is_told_as_unchecked(
+    slurm: FakeSlurm, work: Path, answers: dict[str, dict[str, Any]], unchecked: tuple[str, str]
+) -> None:
+    slurm.answers(recorded_answers(**answers))
+    done = orchestrate("plan", recipe(work, "{num_nodes: 2}"), "--cluster", "boast.yaml", cwd=work)
+    assert (done.returncode, done.stderr) == (0, "")
+    what, why = unchecked
+    assert done.stdout.splitlines()[-1].startswith(f"unchecked  {what}: {why}")
 
 
 def test_a_missing_slurm_conf_is_unknown_at_once_where_slurm_would_wait_a_minute(slurm: FakeSlurm) -> None:

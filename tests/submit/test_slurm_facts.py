@@ -9,9 +9,9 @@ from orchestrator.submit.slurm_facts import (
     parse_associations,
     parse_config,
     parse_gpus,
-    parse_names,
     parse_nodes,
     parse_partitions,
+    parse_qos,
     parse_state,
 )
 from tests.submit.slurm_answers import CONFIG, PARTITIONS, recorded_facts
@@ -124,12 +124,20 @@ def test_a_newer_node_keeps_what_is_set_aside_and_its_free_text_sets_nothing() -
         ("gpu:a100:8(S:0,2),gpu:v100:2(S:1)", (("a100", 8), ("v100", 2))),
         ("gpu:a100_1g.5gb:7", (("a100_1g.5gb", 7),)),
         ("gpu:3g.20gb:2", (("3g.20gb", 2),)),
+        ("gpu:3090:4(S:0-1)", (("3090", 4),)),
+        ("gpu:3090:no_consume:4", (("3090", 4),)),
         ("gpu:a100:no_consume:4", (("a100", 4),)),
         ("gpu:no_consume:4", ((None, 4),)),
         ("mps:100,gpu:2,shard:8,craynetwork:4", ((None, 2),)),
+        ("gpumem:80", ()),
+        ("gpu:tesla:2K", None),
+        ("gpu:a100:4,gpu:4:2:1", None),
+        ("gpu=4", None),
     ],
 )
-def test_gpus_in_each_spelling_of_gres(gres: str, gpus: tuple[tuple[str | None, int], ...]) -> None:
+def test_gpus_in_each_spelling_of_gres_and_none_in_one_that_is_not_known(
+    gres: str, gpus: tuple[tuple[str | None, int], ...] | None
+) -> None:
     assert parse_gpus(gres) == gpus
 
 
@@ -158,9 +166,17 @@ def test_a_node_is_in_service_or_not_and_free_for_all_or_not(text: str, down: bo
     assert "*" not in "".join(parse_state(text))
 
 
+def test_features_that_slurm_may_reboot_a_node_into_are_there() -> None:
+    (node,) = parse_nodes("NodeName=n AvailableFeatures=mig,full ActiveFeatures=full State=IDLE Partitions=p\n")
+    assert node.features == {"mig", "full"}
+
+
 def test_accounts_and_qualities_of_service() -> None:
     assert parse_associations("dev||normal,high\nlab|small|\nnonsense\n") == (
         Association("dev", "", frozenset({"normal", "high"})),
         Association("lab", "small", frozenset()),
     )
-    assert parse_names("normal\n\nhigh\n") == {"normal", "high"}
+    assert parse_qos("normal|\n\nlong|DenyOnLimit,PartitionTimeLimit\nnonsense\n") == {
+        "normal": frozenset(),
+        "long": frozenset({"DenyOnLimit", "PartitionTimeLimit"}),
+    }
