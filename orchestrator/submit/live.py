@@ -131,10 +131,10 @@ def start_estimate(script: str, cluster: Cluster) -> StartEstimate:
             return StartEstimate(None, f"no estimate: {one_line(said)}")
         refused = refusal(said)
         return StartEstimate(None, refused.what, refused)
-    match = _START.search(said)
-    if match is None:
+    try:
+        start = datetime.fromisoformat(match[1] if (match := _START.search(said)) else "")
+    except ValueError:
         return StartEstimate(None, "no estimate from Slurm")
-    start = datetime.fromisoformat(match[1])
     return StartEstimate(start, start_text(start, now=datetime.now()))
 
 

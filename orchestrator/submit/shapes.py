@@ -34,6 +34,7 @@ from orchestrator.submit.throughput import Measurement, hardware_of, measurement
 
 ASK_TIMEOUT_S = 10.0
 """For the start estimates of all shapes together; those that come later stay unknown."""
+_LATE = StartEstimate(None, f"no answer within {ASK_TIMEOUT_S:g} s")
 _AT_A_TIME = 8
 
 
@@ -47,7 +48,7 @@ class ShapeTable:
     asked: bool
     """Slurm was asked when each of them would start."""
     unanswered: str
-    """Why it did not say; '' where it did."""
+    """Why it did not say for some or for all of them; '' where it did."""
     sources: tuple[Measurement, ...]
     """The earlier attempts that speeds come from."""
     left_out: Mapping[str, str]
@@ -63,6 +64,11 @@ class ShapeTable:
     def changes_science(self) -> bool:
         """Whether the effective batch, and the lr with it, is another one on every world (`batch.per_gpu`)."""
         return self.read.recipe.batch.per_gpu is not None
+
+    @property
+    def has_starts(self) -> bool:
+        """Whether Slurm said of any shape when it would start."""
+        return any(option.wait_s is not None for option in self.options)
 
     def start_of(self, option: ShapeOption) -> datetime | None:
         """When Slurm would start it."""
@@ -158,7 +164,7 @@ def _with_speeds(
 def _with_starts(
     options: Sequence[ShapeOption], read: ReadRecipe, cluster: Cluster, *, cwd: Path, asked_at: datetime
 ) -> tuple[list[ShapeOption], str]:
-    """The options with Slurm's start estimates and refusals; or as they were, and why it gave none."""
+    """The options with Slurm's start estimates and refusals; and why it gave none, '' where each has one."""
     report = look(cluster)
     if report.facts is None:
         return list(options), report.unchecked[0].why
@@ -175,8 +181,10 @@ def _with_starts(
     asked = {option.shape: pool.submit(ask, option) for option in checked if option.is_exact}
     done, _ = wait(asked.values(), timeout=ASK_TIMEOUT_S)
     pool.shutdown(wait=False, cancel_futures=True)
-    answers = {shape: future.result() for shape, future in asked.items() if future in done}
-    return [_answered(option, answers.get(option.shape), asked_at) for option in checked], ""
+    answers = {shape: future.result() if future in done else _LATE for shape, future in asked.items()}
+    untold = (answer for answer in answers.values() if answer and answer.start is None and answer.refused is None)
+    why = next((answer.text.removeprefix("no estimate: ") for answer in untold), "")
+    return [_answered(option, answers.get(option.shape), asked_at) for option in checked], why
 
 
 def _checked(option: ShapeOption, read: ReadRecipe, cluster: Cluster, facts: SlurmFacts) -> ShapeOption:

@@ -27,7 +27,8 @@ REFUSALS = (
      "resources.partition", "write one that `sinfo -s` lists as up"),
     (re.compile(r"group not permitted|access/permission denied", re.I),
      "resources.partition", "choose a partition that is open to you"),
-    (re.compile(r"invalid account", re.I), "resources.account", "write one that `sacctmgr show assoc` lists"),
+    (re.compile(r"invalid account|specify an account", re.I),
+     "resources.account", "write one that `sacctmgr show assoc` lists"),
     (re.compile(r"invalid qos|qos not permitted", re.I), "resources.qos", "write one that `sacctmgr show qos` lists"),
     (re.compile(r"accounting/qos policy|policy limit", re.I),
      "resources", "ask for less, or choose another account or qos: see `sacctmgr show assoc`"),
@@ -40,6 +41,7 @@ REFUSALS = (
     (re.compile(r"node configuration", re.I), "resources", "ask for what exists: see `sinfo`"),
 )  # fmt: skip
 """Slurm's words for a refusal (slurm_errno.c), the recipe's key they are about, and what to write instead."""
+_PATH = re.compile(r"(?<!\S)[\"'(]?/\S+")
 _UNTOLD = re.compile(
     r"unable to contact|connection refused|timed out|zero bytes|communication|connect failure|munge|credential"
     r"|configuration (file|source)|temporarily unable|in standby|slurm_persist"  # it could not be asked
@@ -147,12 +149,15 @@ def job_state(word: str) -> JobState:
 
 
 def refusal(text: str) -> Problem:
-    """sbatch's refusal as a problem, placed at the recipe's key where its words are known."""
-    line = one_line(text)
+    """sbatch's refusal as a problem, placed at the recipe's key where its words are known; a path is none of them.
+
+    All that it says is kept: the cause may be a line of the site's own, before Slurm's "Unspecified error".
+    """
+    said = "; ".join(dict.fromkeys(_telling(text)))
     for words, key, fix in REFUSALS:
-        if words.search(line):
-            return Problem(key, f"sbatch refused: {line}", fix)
-    return Problem("sbatch", f"refused: {line}", "see `orchestrate plan --show script` for what was sent")
+        if words.search(_PATH.sub("", said)):
+            return Problem(key, f"sbatch refused: {said}", fix)
+    return Problem("sbatch", f"refused: {said}", "see `orchestrate plan --show script` for what was sent")
 
 
 def is_no_verdict(text: str) -> bool:
@@ -161,7 +166,13 @@ def is_no_verdict(text: str) -> bool:
 
 
 def one_line(text: str) -> str:
-    """The last telling line of an error text, without the program's prefix: Slurm puts the cause there."""
+    """The last telling line of an error text: Slurm puts the cause there."""
+    return _telling(text)[-1]
+
+
+def _telling(text: str) -> list[str]:
+    """The lines of an error text that tell what is wrong, without the program's prefix; at least one."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    telling = [line for line in lines if re.search(r"(error|fatal|failure):", line)] or lines or ["no reason given"]
-    return re.sub(r"^(?:s\w+: )?(?:(?:\w+ )?(?:error|fatal|failure): )?", "", telling[-1])
+    telling = [line for line in lines if re.search(r"(error|fatal|failure):", line)] or lines[-1:]
+    bare = [re.sub(r"^(?:s\w+: )?(?:(?:\w+ )?(?:error|fatal|failure): )?", "", line) for line in telling]
+    return [line for line in bare if re.search(r"\w", line)] or ["no reason given"]

@@ -332,13 +332,14 @@ def test_a_controller_that_hangs_is_unknown_after_five_seconds_in_all(slurm: Fak
     [
         ({"err": STARTS}, "at once (Slurm's estimate)", None),
         ({"err": "sbatch: something else\n"}, "no estimate from Slurm", None),
+        ({"err": "sbatch: Job 41 to start at 2036-13-44T19:01:53\n"}, "no estimate from Slurm", None),
         ({"err": "allocation failure: Unable to contact slurm controller (connect failure)\n", "code": 1},
          "no estimate: Unable to contact slurm controller (connect failure)", None),
         ({"err": "allocation failure: Requested nodes are busy\n", "code": 1},
          "no estimate: Requested nodes are busy", None),
         ({"err": "sbatch: error: invalid partition specified: nope\n"
           "allocation failure: Invalid partition name specified\n", "code": 1},
-         "sbatch refused: Invalid partition name specified", "resources.partition"),
+         "sbatch refused: invalid partition specified: nope; Invalid partition name specified", "resources.partition"),
         ({"err": "allocation failure: Requested time limit is invalid (missing or exceeds some limit)\n", "code": 1},
          "sbatch refused: Requested time limit is invalid (missing or exceeds some limit)", "resources.walltime"),
     ],

@@ -104,6 +104,20 @@ def test_an_estimate_that_does_not_come_is_unknown_and_its_shape_ranks_behind_th
     assert rows[2, 2, "debug"]["is_exact"] and rows[2, 2, "debug"]["start"] is None
     exact = [shape for shape, row in rows.items() if row["is_exact"]]
     assert exact[-1] == (2, 2, "debug")
+    table = verb("plan", "--shapes").stdout
+    assert "unknown" in table.split()
+    assert "\nSTART unknown: Unable to contact slurm controller (connect failure)\n" in table
+
+
+def test_estimates_that_none_of_the_shapes_gets_are_told_with_the_reason_and_not_in_a_column(
+    verb: Verb, slurm: HalfFullSlurm
+) -> None:
+    sbatch = slurm.room / "bin" / "sbatch"
+    sbatch.write_text("#!/bin/sh\nexec sleep 60\n")
+    table = verb("plan", "--shapes", "--set", "resources.partition=debug")
+    assert table.returncode == 0, table.stderr
+    assert "START" not in table.stdout and "unknown" not in table.stdout.split()
+    assert "\nno start estimates: sbatch: no answer within 5 s\n" in table.stdout
 
 
 def test_what_slurm_refuses_stands_below_with_its_words(verb: Verb, slurm: HalfFullSlurm) -> None:

@@ -175,10 +175,23 @@ def test_slurms_words_become_one_of_four_states(word: str, state: str) -> None:
         ("sbatch: error: CPU count specification invalid", "resources.cpus_per_gpu"),
         ("sbatch: error: Memory required by task is not available", "resources.memory"),
         ("sbatch: error: something new", "sbatch"),
+        ("sbatch: error: Please specify an account!\nallocation failure: Unspecified error", "resources.account"),
+        ("sbatch: error: QOSMaxGRESPerUser\nsbatch: error: Batch job submission failed: Job violates accounting/QOS "
+         "policy (job submit limit, user's size and/or time limits)", "resources"),
+        ("sbatch: error: Memory specification can not be satisfied\nallocation failure: Requested node configuration "
+         "is not available", "resources.memory"),
+        ("sbatch: error: Unable to open file /x/memory/y", "sbatch"),
     ],
 )  # fmt: skip
 def test_a_refusal_is_placed_at_the_key_it_is_about(text: str, key: str) -> None:
     assert refusal(text).where == key
+
+
+def test_a_refusal_has_all_that_the_site_says_each_line_once() -> None:
+    site = ("job_submit.lua: wrong project", "**********", "You must give -A", "You must give -A")
+    text = "".join(f"sbatch: error: {line}\n" for line in site) + "allocation failure: Unspecified error\n"
+    said = "job_submit.lua: wrong project; You must give -A; Unspecified error"
+    assert refusal(text).what == f"refused: {said}"
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ class _Columns:
         options = table.options
         return cls(
             hours=any(_hours(option) for option in options),
-            start=table.asked and not table.unanswered,
+            start=table.has_starts,
             takes=any(option.duration_s is not None for option in options),
             end=any(_end(table, option) for option in options),
         )
@@ -130,10 +130,10 @@ def _moment(moment: datetime | None, now: datetime) -> str:
 
 def _notes(table: ShapeTable) -> Iterator[str]:
     device = _device(table)
-    start = f"; START is Slurm's estimate at {table.asked_at:%H:%M}" if table.asked and not table.unanswered else ""
+    start = f"; START is Slurm's estimate at {table.asked_at:%H:%M}" if table.has_starts else ""
     yield f"* the recipe's own shape; {device.upper()}S per node{start}"
     if table.unanswered:
-        yield f"no start estimates: {table.unanswered}"
+        yield f"{'START unknown' if table.has_starts else 'no start estimates'}: {table.unanswered}"
     if table.sources:
         speeds = "; ".join(
             f"{found.run} ({plural(found.world_size, device)}, micro-batch {found.micro_batch_size}: "
