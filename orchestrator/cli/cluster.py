@@ -16,6 +16,6 @@ def command() -> None:
 @click.option("--name", metavar="NAME", help="Name of the profile (default: Slurm's name of the cluster).")
 def discover(name: str | None) -> None:
     """Ask this machine's Slurm what it has, and print a profile: orchestrate cluster discover > cluster/mine.yaml"""
-    from orchestrator.submit.discover import discover as ask
+    from orchestrator.submit.site.discover import discover as ask
 
     click.echo(profile_text(ask(name=name)), nl=False)

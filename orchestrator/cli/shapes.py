@@ -10,7 +10,7 @@ import click
 from orchestrator.cli.render.shapes import shapes_json, shapes_screen, soonest_line
 from orchestrator.cli.render.text import json_text
 from orchestrator.cli.talk import say
-from orchestrator.submit.shapes import as_overrides, list_shapes, soonest
+from orchestrator.submit.shapes.table import as_overrides, list_shapes, soonest
 
 
 def print_shapes(

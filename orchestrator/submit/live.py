@@ -19,10 +19,10 @@ from orchestrator.plan.resources import partition_name
 from orchestrator.plan.shape_options import SAME_START_S
 from orchestrator.recipe.schema import Resources
 from orchestrator.submit.commands import run_command
-from orchestrator.submit.live_checks import nodes_that_fit
+from orchestrator.submit.site.checks import nodes_that_fit
+from orchestrator.submit.site.facts import SlurmFacts
+from orchestrator.submit.site.questions import Questions, reason
 from orchestrator.submit.slurm import clean_environment, is_no_verdict, one_line, refusal
-from orchestrator.submit.slurm_facts import SlurmFacts
-from orchestrator.submit.slurm_questions import Questions, reason
 
 LOOK_TIMEOUT_S = 5.0
 ESTIMATE_TIMEOUT_S = 5.0

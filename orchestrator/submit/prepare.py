@@ -153,7 +153,7 @@ def checks_of(live: LiveReport | None, cluster: Cluster) -> tuple[Check[Recipe],
     """What a recipe must be for the cluster as it is now; nothing where that is not known."""
     if live is None or live.facts is None:
         return ()
-    from orchestrator.submit.live_checks import live_checks
+    from orchestrator.submit.site.checks import live_checks
 
     return live_checks(cluster, live.facts)
 

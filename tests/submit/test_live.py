@@ -18,9 +18,9 @@ from orchestrator.cluster import Cluster
 from orchestrator.plan.resources import check_resources
 from orchestrator.recipe.schema import Resources
 from orchestrator.submit.live import LiveReport, StartEstimate, look, start_estimate, start_text, with_start
-from orchestrator.submit.live_checks import live_problems
-from orchestrator.submit.slurm_facts import SlurmFacts, parse_nodes
-from tests.submit.slurm_answers import CONFIG, NODES, STARTS, recorded_answers, recorded_facts
+from orchestrator.submit.site.checks import live_problems
+from orchestrator.submit.site.facts import SlurmFacts, parse_nodes
+from tests.submit.site.slurm_answers import CONFIG, NODES, STARTS, recorded_answers, recorded_facts
 from tests.support.command_line import RECIPES, orchestrate
 from tests.support.fake_slurm import FakeSlurm
 

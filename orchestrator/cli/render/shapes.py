@@ -10,7 +10,7 @@ from typing import Any
 from orchestrator.cli.render.text import plural
 from orchestrator.plan.plan import Plan
 from orchestrator.plan.shape_options import ShapeOption, idle_share
-from orchestrator.submit.shapes import ShapeTable
+from orchestrator.submit.shapes.table import ShapeTable
 from orchestrator.units import format_count, format_walltime
 
 _PARTITION = 4

@@ -11,8 +11,8 @@ from orchestrator.errors import SubmissionError
 from orchestrator.submit.commands import find_program
 from orchestrator.submit.doctor.finding import Finding, Patient, Status, clock_finding
 from orchestrator.submit.doctor.probe import skew_of
-from orchestrator.submit.slurm_facts import Config, SlurmFacts
-from orchestrator.submit.slurm_questions import Questions
+from orchestrator.submit.site.facts import Config, SlurmFacts
+from orchestrator.submit.site.questions import Questions
 
 SLURM_TIMEOUT_S = 5.0
 _STORAGE = re.compile(r"^AccountingStorageType\s*=\s*(\S+)", re.MULTILINE)

@@ -11,8 +11,7 @@ from subprocess import CompletedProcess
 
 from orchestrator.errors import Problem, SubmissionError
 from orchestrator.submit.commands import find_program, missing_program, run_command
-from orchestrator.submit.slurm import clean_environment, one_line
-from orchestrator.submit.slurm_facts import (
+from orchestrator.submit.site.facts import (
     Config,
     SlurmFacts,
     parse_associations,
@@ -21,6 +20,7 @@ from orchestrator.submit.slurm_facts import (
     parse_partitions,
     parse_qos,
 )
+from orchestrator.submit.slurm import clean_environment, one_line
 
 
 class Questions:

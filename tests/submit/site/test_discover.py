@@ -15,10 +15,10 @@ from orchestrator.errors import SubmissionError
 from orchestrator.plan.resources import check_resources
 from orchestrator.profile import read_profile
 from orchestrator.recipe.schema import Resources
-from orchestrator.submit.discover import chosen_kind, profile_of
-from orchestrator.submit.live_checks import live_problems
-from orchestrator.submit.slurm_facts import Node, Partition, SlurmFacts, parse_nodes
-from tests.submit.slurm_answers import recorded_answers, recorded_facts
+from orchestrator.submit.site.checks import live_problems
+from orchestrator.submit.site.discover import chosen_kind, profile_of
+from orchestrator.submit.site.facts import Node, Partition, SlurmFacts, parse_nodes
+from tests.submit.site.slurm_answers import recorded_answers, recorded_facts
 from tests.support.command_line import orchestrate
 from tests.support.fake_slurm import FakeSlurm
 

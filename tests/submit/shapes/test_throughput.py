@@ -11,7 +11,7 @@ import pytest
 from orchestrator.cluster import Allocation, Cluster
 from orchestrator.plan.plan import Plan, make_plan
 from orchestrator.run_dir import RunDir
-from orchestrator.submit.throughput import hardware_of, measurements, speed_of
+from orchestrator.submit.shapes.throughput import hardware_of, measurements, speed_of
 from tests.plan.recipes import recipe
 from tests.support.earlier_runs import leave_run
 

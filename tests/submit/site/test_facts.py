@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.submit.slurm_facts import (
+from orchestrator.submit.site.facts import (
     Association,
     parse_associations,
     parse_config,
@@ -14,7 +14,7 @@ from orchestrator.submit.slurm_facts import (
     parse_qos,
     parse_state,
 )
-from tests.submit.slurm_answers import CONFIG, PARTITIONS, recorded_facts
+from tests.submit.site.slurm_answers import CONFIG, PARTITIONS, recorded_facts
 
 NEWER_PARTITION = (
     "PartitionName=GPU nodes (h100) AllowGroups=ALL DenyAccounts=guest,trial AllowQos=normal,long AllocNodes=ALL "

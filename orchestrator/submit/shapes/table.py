@@ -26,11 +26,11 @@ from orchestrator.recipe.targets import target_checks
 from orchestrator.run_dir import RunDir
 from orchestrator.submit.commands import Say
 from orchestrator.submit.live import AT_ONCE, StartEstimate, look, with_start
-from orchestrator.submit.live_checks import live_problems
 from orchestrator.submit.prepare import script_for
-from orchestrator.submit.slurm_facts import SlurmFacts
+from orchestrator.submit.shapes.throughput import Measurement, hardware_of, measurements, speed_of
+from orchestrator.submit.site.checks import live_problems
+from orchestrator.submit.site.facts import SlurmFacts
 from orchestrator.submit.snapshot import take_snapshot
-from orchestrator.submit.throughput import Measurement, hardware_of, measurements, speed_of
 
 ASK_TIMEOUT_S = 10.0
 """For the start estimates of all shapes together; those that come later stay unknown."""

@@ -17,8 +17,8 @@ from orchestrator.cluster import Cluster, NodeType
 from orchestrator.cluster import Partition as ProfilePartition
 from orchestrator.errors import ClusterError, Problem, SubmissionError
 from orchestrator.patterns import NAME, WORDS
-from orchestrator.submit.slurm_facts import Node, Partition, SlurmFacts
-from orchestrator.submit.slurm_questions import Questions
+from orchestrator.submit.site.facts import Node, Partition, SlurmFacts
+from orchestrator.submit.site.questions import Questions
 from orchestrator.units import format_walltime
 
 DISCOVER_TIMEOUT_S = 10.0

@@ -14,7 +14,7 @@ from orchestrator.cluster import Cluster
 from orchestrator.errors import Problem, did_you_mean
 from orchestrator.plan.resources import cpus_per_node, partition_name, resource_checks
 from orchestrator.recipe.schema import Recipe, Resources
-from orchestrator.submit.slurm_facts import Node, Partition, SlurmFacts
+from orchestrator.submit.site.facts import Node, Partition, SlurmFacts
 from orchestrator.survey import Check
 from orchestrator.units import format_mebibytes, format_walltime, parse_bytes, parse_walltime
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from orchestrator.submit.slurm_facts import (
+from orchestrator.submit.site.facts import (
     Association,
     SlurmFacts,
     parse_config,
@@ -13,7 +13,7 @@ from orchestrator.submit.slurm_facts import (
     parse_partitions,
 )
 
-_FOLDER = Path(__file__).parent.parent / "data" / "slurm"
+_FOLDER = Path(__file__).parent.parent.parent / "data" / "slurm"
 CONFIG, PARTITIONS, NODES = ((_FOLDER / f"{name}.txt").read_text() for name in ("config", "partitions", "nodes"))
 STARTS = "sbatch: Job 41 to start at 2026-11-24T19:01:53 using 1 processors on nodes node1 in partition debug\n"
 
