@@ -12,7 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from orchestrator.errors import Problem, RecipeError
 from orchestrator.plan.fit import ModelSizes
 from orchestrator.recipe.schema import Recipe
-from orchestrator.worker.data import Datasets, Draw, open_datasets
+from orchestrator.worker.data import Datasets, Draw, SampleError, open_datasets
 from orchestrator.worker.precision import map_tensors
 from orchestrator.worker.targets import UserCode
 
@@ -32,15 +32,23 @@ class Sample:
 
     @classmethod
     def of(cls, recipe: Recipe, code: UserCode) -> Sample:
-        """Open the first training dataset and look at its first samples. Raises RecipeError."""
-        declared = recipe.datasets[0]
-        datasets = open_datasets(code, [declared], seed=recipe.seed, where="datasets")
-        num_samples = min(NUM_SAMPLES_LOOKED_AT, len(datasets))
-        if num_samples == 0:
-            raise RecipeError(Problem("datasets.0", f"dataset {declared.name!r} is empty", "declare one with samples"))
-        items = [datasets.__getitems__(Draw((i,), (i,), 1))[1][0] for i in range(num_samples)]
-        words = f"the largest of the first {num_samples} samples of {declared.name!r}"
-        return cls(datasets, max(items, key=_num_elements), words)
+        """Open the training datasets and look at the first samples of each. Raises RecipeError."""
+        datasets = open_datasets(code, recipe.datasets, seed=recipe.seed, where="datasets")
+        largest: list[tuple[Any, str]] = []
+        first = 0
+        for index, declared in enumerate(recipe.datasets):
+            num_samples = min(NUM_SAMPLES_LOOKED_AT, declared.num_samples)
+            try:
+                items = [datasets.__getitems__(Draw((i,), (i,), 1))[1][0] for i in range(first, first + num_samples)]
+            except SampleError as error:
+                raise RecipeError(Problem(f"datasets.{index}", str(error))) from error
+            words = f"the largest of the first {num_samples} samples of {declared.name!r}"
+            largest.append((max(items, key=_num_elements), words))
+            first += declared.num_samples
+        item, words = max(largest, key=lambda found: _num_elements(found[0]))
+        if len(largest) > 1:
+            words += f", the largest of {len(largest)} datasets"
+        return cls(datasets, item, words)
 
     def micro_batch(self, size: int) -> tuple[Any, Any]:
         """(inputs, targets) of `size` copies of the sample, collated as for training."""

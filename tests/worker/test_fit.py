@@ -148,6 +148,29 @@ def test_the_largest_of_the_first_samples_is_the_one_that_is_repeated(tmp_path: 
     assert sample.words == "the largest of the first 5 samples of 'ragged'"
 
 
+def test_the_largest_sample_of_all_datasets_is_taken_and_collated_as_in_training(tmp_path: Path) -> None:
+    (tmp_path / "two.py").write_text(
+        "import torch\n"
+        "class Short:\n"
+        "    length = 8\n"
+        "    def __len__(self): return 100\n"
+        "    def __getitem__(self, i): return torch.zeros(self.length), torch.zeros(1)\n"
+        "class Long(Short):\n"
+        "    length = 2048\n"
+        "    def collate_fn(self, items): return [torch.cat([i[k] for i in items]) for k in (0, 1)]\n"
+        "class Broken(Short):\n"
+        "    def __getitem__(self, i): raise KeyError('gone')\n"
+    )
+    data = [{"name": name, "target": f"two:{name.title()}", "num_samples": 100} for name in ("short", "long", "short2")]
+    data[2]["target"] = "two:Short"
+    sample = Sample.of(Recipe.model_validate({**BLOCKS, "datasets": data}), UserCode(tmp_path))
+    assert sample.micro_batch(3)[0].shape == (3 * 2048,)
+    assert sample.words == "the largest of the first 64 samples of 'long', the largest of 3 datasets"
+    data[2]["target"] = "two:Broken"
+    with pytest.raises(RecipeError, match=r"datasets\.2: sample 0 of dataset 'short2': KeyError"):
+        Sample.of(Recipe.model_validate({**BLOCKS, "datasets": data}), UserCode(tmp_path))
+
+
 @pytest.mark.parametrize("collate", ["default_collate", "pairs", "flat", "lists"])
 def test_a_large_micro_batch_has_the_shapes_that_collating_it_gives(tmp_path: Path, collate: str) -> None:
     (tmp_path / f"{collate}.py").write_text(
