@@ -105,7 +105,8 @@ def _indivisible(refused: Indivisible, wanted: Batch) -> Problem:
 
 def _does_not_fit(refused: NothingFits, memory: MemoryPlan | None) -> Problem:
     assert memory is not None, "a recipe's own limit is at least one"
-    what = f"not one sample fits a GPU of {memory.gpu_bytes / GIB:.3g} GiB"
+    least = "not one sample fits" if memory.fewest == 1 else f"not even {memory.fewest} samples fit"
+    what = f"{least} a GPU of {memory.gpu_bytes / GIB:.3g} GiB"
     fix = "activation_checkpointing: true, shorter samples or GPUs with more memory"
     most = memory.largest_without_accumulation
     if most < 1:

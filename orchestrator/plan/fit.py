@@ -14,13 +14,18 @@ _FIRST = (2, 16)
 _MOST_TRIES = 16
 
 
+class OneIsTooFew(ValueError):
+    """The whole batch is one sample, and one alone cannot be trained on."""
+
+
 def find_largest(
-    peak: Callable[[int], int], *, budget_bytes: int, most: int, guess: PeakCurve | None = None
+    peak: Callable[[int], int | None], *, budget_bytes: int, most: int, guess: PeakCurve | None = None
 ) -> tuple[int, dict[int, int]]:
     """The largest micro-batch up to `most` whose peak is within `budget_bytes`, and all peaks that were asked for.
 
     Follows the line through the points so far (at first `guess`, else points at 2 and 16) to a candidate M, and ends
-    when M has been tried and fits, and M + 1 has been tried and does not (or M is `most`). 0: not even 1 fits.
+    when M has been tried and fits, and M + 1 has been tried and does not (or M is `most`). 0: not even 1 fits, or not
+    even 2 where the peak of 1 is None, as one sample alone cannot be trained on. Raises OneIsTooFew if `most` is 1 then.
     """
     peaks: dict[int, int] = {}
     fits, fails = 0, most + 1
@@ -30,12 +35,18 @@ def find_largest(
         if len(peaks) > _MOST_TRIES // 2:
             wanted = (fits + fails) // 2
         size = min(max(wanted, fits + 1), fails - 1)
-        peaks[size] = peak(size)
-        if peaks[size] <= budget_bytes:
+        num_bytes = peak(size)
+        if num_bytes is None:
+            fits = 1  # what fits has to be larger
+            continue
+        peaks[size] = num_bytes
+        if num_bytes <= budget_bytes:
             fits = size
         else:
             fails = size
-    return fits, peaks
+    if not peaks:
+        raise OneIsTooFew("the whole batch is one sample, and one alone cannot be trained on")
+    return fits if fits in peaks else 0, peaks
 
 
 def _candidate(peaks: dict[int, int], guess: PeakCurve | None, budget_bytes: int, most: int) -> int:
@@ -56,6 +67,8 @@ class FitRow:
     largest_micro_batch: int
     capped: bool
     """Larger ones were not looked at: no rank ever needs more samples."""
+    fewest: int = 1
+    """The smallest micro-batch that can be trained on at all: 2 where one sample alone is refused."""
 
     @property
     def decided_by(self) -> Literal["forward and backward", "optimizer step"]:
@@ -69,11 +82,11 @@ class FitRow:
         """The largest one was itself looked at, and so was the next one, which does not fit."""
         tried = {point.micro_batch_size for point in self.curve.points}
         size = self.largest_micro_batch
-        return (size == 0 or size in tried) and (self.capped or size + 1 in tried)
+        return (size == 0 or size in tried) and (self.capped or max(size + 1, self.fewest) in tried)
 
 
 def fit_rows(
-    peak: Callable[[int, bool], int],
+    peak: Callable[[int, bool], int | None],
     *,
     recompute: bool,
     step_bytes: int,
@@ -81,24 +94,30 @@ def fit_rows(
     budget_bytes: int,
     most: int,
 ) -> tuple[FitRow, FitRow]:
-    """The rows without and with accumulation; `peak` gives the bytes of (micro-batch, accumulating).
+    """The rows without and with accumulation; `peak` gives the bytes of (micro-batch, accumulating), as above.
 
     While gradients accumulate they live beside everything else, so the first row shifted by them is the second's guess.
     """
     rows: list[FitRow] = []
     guess = None
+    refused: set[int] = set()
     for accumulating in (False, True):
 
-        def peak_here(size: int, accumulating: bool = accumulating) -> int:
-            return peak(size, accumulating)
+        def peak_here(size: int, accumulating: bool = accumulating) -> int | None:
+            num_bytes = peak(size, accumulating)
+            if num_bytes is None:
+                refused.add(size)
+            return num_bytes
 
         largest, peaks = find_largest(peak_here, budget_bytes=budget_bytes, most=most, guess=guess)
         if len(peaks) == 1 and most > 1:
             other = 2 if 2 not in peaks else 1
-            peaks[other] = peak_here(other)
+            if (num_bytes := peak_here(other)) is not None:
+                peaks[other] = num_bytes
         largest = largest if step_bytes <= budget_bytes else 0
         curve = PeakCurve.through(peaks, step_bytes=step_bytes)
-        rows.append(FitRow(recompute, accumulating, curve, largest, capped=largest == most))
+        fewest = 2 if refused else 1
+        rows.append(FitRow(recompute, accumulating, curve, largest, capped=largest == most, fewest=fewest))
         shifted = {size: num_bytes + gradient_bytes for size, num_bytes in peaks.items()}
         guess = PeakCurve.through(shifted, step_bytes=0)
     return rows[0], rows[1]
@@ -146,6 +165,8 @@ class FitReport:
     """Why the method is arithmetic."""
     without_recompute: str
     """Why there are no rows with recomputation."""
+    alone: str
+    """Why one sample alone cannot be trained on; '' where it can, or nobody asked."""
     sample: str
     cpu_s: float
     """CPU seconds of this fit; 0 where all of it was known from an earlier one."""
@@ -162,4 +183,5 @@ class FitReport:
             accumulating=accumulating.curve,
             single=single.curve,
             why=self.why,
+            fewest=single.fewest,
         )

@@ -83,6 +83,8 @@ class MemoryPlan:
     """Peaks in a single micro-step."""
     why: str = ""
     """Why the method is arithmetic."""
+    fewest: int = 1
+    """The smallest micro-batch that can be trained on at all: 2 where one sample alone is refused."""
 
     def limit(self, samples_per_rank: int) -> int:
         """The largest micro-batch for ranks that take `samples_per_rank` in every optimizer step; 0: none fits."""

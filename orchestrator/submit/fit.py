@@ -22,10 +22,19 @@ from orchestrator.files import make_private_dir, read_json, write_json
 from orchestrator.machine import detect_accelerator
 from orchestrator.plan.budget import budget_of
 from orchestrator.plan.effective import effective_samples
-from orchestrator.plan.fit import FitReport, FitRow, ModelSizes, arithmetic_curve, fit_rows, state_copies_of
+from orchestrator.plan.fit import (
+    FitReport,
+    FitRow,
+    ModelSizes,
+    OneIsTooFew,
+    arithmetic_curve,
+    fit_rows,
+    state_copies_of,
+)
 from orchestrator.plan.memory import MemoryPlan, Method
 from orchestrator.plan.plan import partition_of
 from orchestrator.recipe.read import ReadRecipe
+from orchestrator.recipe.schema import Target
 from orchestrator.submit.commands import Say, watch_command
 from orchestrator.units import parse_bytes
 
@@ -44,8 +53,8 @@ class Found:
     """What simulations of one recipe have found so far, as it is kept in the cache."""
 
     facts: dict[str, Any] = field(default_factory=dict)
-    points: dict[tuple[bool, bool, int], int] = field(default_factory=dict)
-    """Peak bytes by (recompute, accumulating, micro-batch)."""
+    points: dict[tuple[bool, bool, int], int | None] = field(default_factory=dict)
+    """Peak bytes by (recompute, accumulating, micro-batch); None: it cannot be trained on."""
     lasting: bool = True
     """False after a crash or a time-out: another time it may go better, so that is not remembered."""
 
@@ -55,9 +64,25 @@ class Found:
         for point in answer.get("points", ()):
             self.points[point["recompute"], point["accumulating"], point["micro_batch_size"]] = point["num_bytes"]
 
-    def peak_of(self, recompute: bool) -> Callable[[int, bool], int]:
+    def peak_of(self, recompute: bool) -> Callable[[int, bool], int | None]:
         """The peak by (micro-batch, accumulating); it raises KeyError where nobody has asked for it yet."""
         return lambda size, accumulating: self.points[recompute, accumulating, size]
+
+    @property
+    def failed_for_good(self) -> bool:
+        """Whether another simulation would fail as well: with points, only a micro-batch was met that cannot be."""
+        return "failed" in self.facts and not self.points
+
+    def fails_at(self, budget_bytes: int, *, recompute: bool, accumulating: bool) -> int | None:
+        """The smallest micro-batch that did not fit: so, or with less to hold; None where all that were tried did."""
+        if self.facts.get("step_bytes", 0) > budget_bytes:
+            return 1
+        sizes = (
+            size
+            for (recomputed, accumulated, size), num_bytes in self.points.items()
+            if recomputed >= recompute and accumulated <= accumulating and (num_bytes or 0) > budget_bytes
+        )
+        return min(sizes, default=None)
 
     def as_json(self) -> dict[str, Any]:
         """The answer that would give all of this."""
@@ -101,7 +126,7 @@ def fit(
     if not fresh:
         found.add(read_json(cache) or {})
     rows, cpu_s = case.rows_from(found), 0.0
-    if rows is None and "failed" not in found.facts:
+    if rows is None and not found.failed_for_good:
         cpu_s = case.simulate(found, say)
         if found.lasting:
             make_private_dir(cache.parent)
@@ -188,7 +213,7 @@ class _Case:
                     budget_bytes=self.budget_bytes,
                     most=self.most,
                 )
-        except KeyError:
+        except (KeyError, OneIsTooFew):
             return None
         return tuple(rows)
 
@@ -212,6 +237,7 @@ class _Case:
             code = watch_command(argv, timeout_s=TIMEOUT_S, env=self._environment(), on_line=on_line)
             answer = read_json(answer_path) or {}
         self.read.refuse(self._placed(told) for told in answer.pop("problems", ()))
+        found.facts.pop("failed", None)
         found.add(answer)
         if code != 0:
             why = f"it took longer than {TIMEOUT_S} s" if code is None else f"it ended with {_exit_words(code)}"
@@ -225,7 +251,8 @@ class _Case:
     def _placed(self, told: dict[str, str]) -> Problem:
         """A problem of the user's code, at the key that names this code."""
         recipe = self.read.recipe
-        named = {"datasets.0.target": recipe.datasets[0], "model.target": recipe.model, "loss.target": recipe.loss}
+        named: dict[str, Target | None] = {f"datasets.{i}.target": one for i, one in enumerate(recipe.datasets)}
+        named |= {"model.target": recipe.model, "loss.target": recipe.loss}
         where = next((key for key, target in named.items() if target and target.target == told["where"]), told["where"])
         return Problem(where, told["what"], told["fix"])
 
@@ -257,20 +284,26 @@ class _Case:
             method=method,
             why=why,
             without_recompute=str(found.facts.get("without_recompute", "")),
+            alone=str(found.facts.get("alone", "")),
             sample=str(found.facts.get("sample", "")),
             cpu_s=cpu_s,
         )
 
     def _arithmetic_rows(self, found: Found, budget_bytes: int) -> tuple[FitRow, ...]:
-        """Rows of the recipe's own mode: what recomputing would save is beyond first order."""
+        """Rows of the recipe's own mode: what recomputing would save is beyond first order.
+
+        What a simulation has found not to fit, arithmetic does not allow.
+        """
         optimizer = self.read.recipe.optimizer
         sizes = ModelSizes(**found.facts["sizes"])
         copies = state_copies_of(optimizer.name, momentum=optimizer.momentum)
+        recompute = self.read.recipe.activation_checkpointing
         rows = []
         for accumulating in (False, True):
             curve = arithmetic_curve(sizes, state_copies=copies, accumulating=accumulating)
+            fails = found.fails_at(self.budget_bytes, recompute=recompute, accumulating=accumulating)
             largest = curve.largest_within(budget_bytes, most=self.most)
-            recompute = self.read.recipe.activation_checkpointing
+            largest = largest if fails is None else min(largest, fails - 1)
             rows.append(FitRow(recompute, accumulating, curve, largest, capped=largest == self.most))
         return tuple(rows)
 

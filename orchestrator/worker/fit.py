@@ -2,8 +2,8 @@
 
 REQUEST is a JSON file: {recipe (text), source, folder, accelerator, budget_bytes, most, recompute, known}. ANSWER is
 written again after every piece of work, so that whoever started this process has what it found until it was killed:
-{problems, sizes, sample, step_bytes, points, without_recompute, failed, cpu_s}. What it is at stands on stderr, each
-line after `fit: `. A process of its own, because simulating can abort it.
+{problems, sizes, sample, step_bytes, points, without_recompute, alone, failed, cpu_s}. What it is at stands on stderr,
+each line after `fit: `. A process of its own, because simulating can abort it.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from orchestrator.worker.fit_simulation import Simulation
 
 TALK = "fit: "
+Known = dict[tuple[int, bool], int | None]
+"""Peak bytes by (micro-batch, accumulating); None: it cannot be trained on."""
 
 
 class Answer:
@@ -112,19 +114,31 @@ def simulate(simulation: Simulation, request: dict[str, Any], answer: Answer) ->
 
 def _peaks(
     simulation: Simulation, request: dict[str, Any], answer: Answer, *, recompute: bool
-) -> Callable[[int, bool], int]:
-    """The peak by (micro-batch, accumulating): known from an earlier time, or simulated, told and put in the answer."""
-    known: dict[tuple[int, bool], int] = {
+) -> Callable[[int, bool], int | None]:
+    """The peak by (micro-batch, accumulating): known from an earlier time, or simulated, told and put in the answer.
+
+    None for one sample that fails alone where more of them did not, as in a batch norm without other dimensions.
+    """
+    known: Known = {
         (point["micro_batch_size"], point["accumulating"]): point["num_bytes"]
         for point in request["known"]
         if point["recompute"] == recompute
     }
 
-    def peak(size: int, accumulating: bool) -> int:
+    def simulated(size: int, accumulating: bool) -> int | None:
+        try:
+            return simulation.forward_backward_bytes(size, accumulating=accumulating, recompute=recompute)
+        except Exception as error:
+            if size > 1 or max(known, default=(1, False))[0] == 1:
+                raise
+            answer.tell(alone=one_line(error, Path(request["folder"]).resolve()))
+            return None
+
+    def peak(size: int, accumulating: bool) -> int | None:
         if (size, accumulating) not in known:
-            num_bytes = simulation.forward_backward_bytes(size, accumulating=accumulating, recompute=recompute)
+            num_bytes = simulated(size, accumulating)
             mode = f"recompute {'on' if recompute else 'off'}, accumulation {'> 1' if accumulating else '1'}"
-            say(f"{mode}, micro-batch {size}: {format_memory(num_bytes)}")
+            say(f"{mode}, micro-batch {size}: {'refused' if num_bytes is None else format_memory(num_bytes)}")
             point = {"recompute": recompute, "accumulating": accumulating, "micro_batch_size": size}
             answer.add_point({**point, "num_bytes": num_bytes})
             known[size, accumulating] = num_bytes

@@ -11,7 +11,15 @@ from hypothesis import strategies as st
 from orchestrator.cluster import LOCAL, Allocation
 from orchestrator.errors import RecipeError
 from orchestrator.plan.budget import budget_of
-from orchestrator.plan.fit import FitRow, ModelSizes, arithmetic_curve, find_largest, fit_rows, state_copies_of
+from orchestrator.plan.fit import (
+    FitRow,
+    ModelSizes,
+    OneIsTooFew,
+    arithmetic_curve,
+    find_largest,
+    fit_rows,
+    state_copies_of,
+)
 from orchestrator.plan.memory import MemoryPlan, PeakCurve
 from orchestrator.plan.plan import make_plan, plan_from_json, plan_to_json
 from orchestrator.units import GIB
@@ -56,6 +64,35 @@ def test_of_a_straight_line_four_peaks_are_enough_and_with_a_guess_two() -> None
 def test_the_whole_batch_is_never_passed() -> None:
     assert find_largest(lambda size: size, budget_bytes=10**9, most=24) == (24, {2: 2, 16: 16, 24: 24})
     assert find_largest(lambda size: size, budget_bytes=10**9, most=1) == (1, {1: 1})
+
+
+def from_two_on(size: int) -> int | None:
+    """As of a model with a batch norm, which cannot train on one sample alone."""
+    return None if size == 1 else 10 * size
+
+
+def test_where_one_sample_alone_cannot_be_trained_on_the_search_ends_at_two() -> None:
+    assert find_largest(from_two_on, budget_bytes=19, most=64)[0] == 0
+    assert find_largest(from_two_on, budget_bytes=20, most=64)[0] == 2
+    assert find_largest(from_two_on, budget_bytes=39, most=3)[0] == 3
+    guess = PeakCurve.through({1: 30, 2: 40}, step_bytes=0)
+    assert find_largest(from_two_on, budget_bytes=25, most=64, guess=guess)[0] == 2
+    assert find_largest(from_two_on, budget_bytes=15, most=64, guess=guess) == (0, {2: 20})
+    with pytest.raises(OneIsTooFew):
+        find_largest(from_two_on, budget_bytes=100, most=1)
+
+
+@pytest.mark.parametrize(("budget_bytes", "most", "largest"), [(100, 2, 2), (15, 64, 0), (35, 64, 3)])
+def test_rows_of_a_model_that_needs_two_samples_are_verified(budget_bytes: int, most: int, largest: int) -> None:
+    found = fit_rows(
+        lambda size, accumulating: from_two_on(size),
+        recompute=False,
+        step_bytes=0,
+        gradient_bytes=0,
+        budget_bytes=budget_bytes,
+        most=most,
+    )
+    assert [(row.largest_micro_batch, row.verified) for row in found] == [(largest, True)] * 2
 
 
 def rows(*, step_bytes: int = 0, budget_bytes: int = 100) -> tuple[FitRow, FitRow]:

@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 
 from orchestrator.cli.render.fit import fit_facts, fit_screen
-from orchestrator.cluster import LOCAL, Cluster, NodeType, Partition
+from orchestrator.cluster import LOCAL, Allocation, Cluster, NodeType, Partition
 from orchestrator.documents import dump_yaml
 from orchestrator.errors import RecipeError
 from orchestrator.files import read_json
 from orchestrator.plan.fit import FitReport
+from orchestrator.plan.plan import make_plan
 from orchestrator.recipe.read import ReadRecipe, read_recipe
 from orchestrator.submit.commands import watch_command
 from orchestrator.submit.fit import fit, memory_for, memory_of_rank
@@ -101,6 +102,39 @@ def test_a_model_that_takes_its_process_along_falls_back_to_arithmetic(folder: P
     report, _ = fitted(written(folder, model={"target": "blocks:Aborting"}))
     assert report.method == "arithmetic" and "signal 6" in report.why
     assert report.memory_plan(recompute=False).why == report.why
+
+
+def test_a_batch_norm_that_refuses_one_sample_leaves_every_gpu_its_simulation(folder: Path) -> None:
+    """Two samples do not fit the small GPU, and what was found for it stays true of larger ones."""
+    read = written(folder, model={"target": "blocks:Normed"}, batch={"effective": 64, "micro": "auto"})
+    small, _ = fitted(read, gpu_gib=1.9)
+    assert small.method == "simulated" and [row.largest_micro_batch for row in small.rows[:2]] == [0, 0]
+    assert small.alone.startswith("blocks.py:") and "more than 1 value per channel" in small.alone
+    assert f"least       2 samples: {small.alone}" in fit_screen(small)
+    larger, _ = fitted(read, gpu_gib=4)
+    assert larger.method == "simulated" and all(row.verified for row in larger.rows)
+    assert 0 < larger.rows[0].largest_micro_batch < 64
+    with pytest.raises(RecipeError, match=r"not even 2 samples fit a GPU of 1\.9 GiB"):
+        make_plan(read.recipe, LOCAL, Allocation(1, 1), memory=small.memory_plan(recompute=False))
+
+
+def test_a_batch_of_two_samples_is_simulated_where_one_is_refused(folder: Path) -> None:
+    read = written(folder, model={"target": "blocks:Normed"}, batch={"effective": 2})
+    report, _ = fitted(read, gpu_gib=8)
+    assert report.method == "simulated" and all(row.largest_micro_batch == 2 for row in report.rows)
+    alone, _ = fitted(written(folder, model={"target": "blocks:Normed"}, batch={"effective": 1}))
+    assert alone.method == "arithmetic" and "more than 1 value per channel" in alone.why + alone.alone
+
+
+def test_arithmetic_never_allows_what_a_simulation_has_refused(folder: Path) -> None:
+    """It breaks at 9 samples, after 16 did not fit; first-order arithmetic alone would take all 24."""
+    model = {"target": "blocks:Normed", "args": {"broken_at": 9}}
+    read = written(folder, model=model, batch={"effective": 24})
+    report, _ = fitted(read, gpu_gib=4)
+    assert report.method == "arithmetic" and "broken" in report.why
+    assert [row.largest_micro_batch for row in report.rows] == [15, 15]
+    smaller, _ = fitted(read, gpu_gib=2.2)
+    assert smaller.method == "simulated", "what broke at 9 samples says nothing of a GPU that never asks for 9"
 
 
 def test_blocks_that_cannot_be_recomputed_leave_the_other_rows(folder: Path) -> None:

@@ -77,6 +77,8 @@ def _method(report: FitReport) -> list[str]:
             "            weights, DDP's gradient buckets, optimizer state and activations of one rank",
         ]
     lines.append(f"input       {report.sample}")
+    if report.alone:
+        lines.append(f"least       2 samples: {report.alone}")
     if report.without_recompute:
         lines.append(f"recompute   no rows: {report.without_recompute}")
     return lines
