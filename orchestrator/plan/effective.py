@@ -108,11 +108,12 @@ def _does_not_fit(refused: NothingFits, memory: MemoryPlan | None) -> Problem:
     least = "not one sample fits" if memory.fewest == 1 else f"not even {memory.fewest} samples fit"
     what = f"{least} a GPU of {memory.gpu_bytes / GIB:.3g} GiB"
     fix = "activation_checkpointing: true, shorter samples or GPUs with more memory"
+    by = f"{memory.by}: it could not be simulated: {memory.why}" if memory.why else memory.by
     most = memory.largest_without_accumulation
     if most < 1:
-        return Problem("batch.micro", f"{what} (predicted)", f"use {fix}")
+        return Problem("batch.micro", f"{what} ({by})", f"use {fix}")
     ranks = -(-refused.effective_batch_size // most)
-    what += f" beside kept gradients; without accumulation {most} would (predicted)"
+    what += f" beside kept gradients; without accumulation {most} would ({by})"
     return Problem("batch.micro", what, f"use at least {ranks} ranks, or {fix}")
 
 

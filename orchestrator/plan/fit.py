@@ -25,7 +25,7 @@ def find_largest(
 
     Follows the line through the points so far (at first `guess`, else points at 2 and 16) to a candidate M, and ends
     when M has been tried and fits, and M + 1 has been tried and does not (or M is `most`). 0: not even 1 fits, or not
-    even 2 where the peak of 1 is None, as one sample alone cannot be trained on. Raises OneIsTooFew if `most` is 1 then.
+    even 2 where the peak of 1 is None, as one sample alone cannot be trained on. Raises OneIsTooFew where `most` is 1.
     """
     peaks: dict[int, int] = {}
     fits, fails = 0, most + 1

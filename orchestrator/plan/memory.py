@@ -86,6 +86,11 @@ class MemoryPlan:
     fewest: int = 1
     """The smallest micro-batch that can be trained on at all: 2 where one sample alone is refused."""
 
+    @property
+    def by(self) -> str:
+        """How it was found, in a word or two: 'predicted', or 'by arithmetic'."""
+        return "predicted" if self.method == "simulated" else "by arithmetic"
+
     def limit(self, samples_per_rank: int) -> int:
         """The largest micro-batch for ranks that take `samples_per_rank` in every optimizer step; 0: none fits."""
         if samples_per_rank <= self.largest_without_accumulation:

@@ -93,7 +93,7 @@ def make_plan(
     schedule = _schedule(recipe, batch.effective_batch_size, tokens)
     total, epoch = schedule.total_samples, schedule.samples_per_epoch
     passes = total / epoch if epoch else None
-    judged = Judged(recipe, batch, learning_rate, schedule, passes, allocation.world_size, batch_norm)
+    judged = Judged(recipe, batch, learning_rate, schedule, passes, allocation.world_size, batch_norm, memory)
     return Plan(
         name=recipe.name,
         topology=_topology(recipe, cluster, allocation),

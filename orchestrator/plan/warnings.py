@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from orchestrator.plan.batch import BatchPlan
 from orchestrator.plan.learning_rate import ADAM_FAMILY, LearningRatePlan
+from orchestrator.plan.memory import MemoryPlan
 from orchestrator.plan.schedule import SchedulePlan, num_steps
 from orchestrator.plan.tokens import is_estimated
 from orchestrator.recipe.data import Dataset
@@ -48,6 +49,7 @@ class Judged:
     passes: float | None
     world_size: int
     batch_norm: str | None
+    memory: MemoryPlan | None
 
 
 @dataclass(frozen=True)
@@ -153,6 +155,15 @@ def _batch_norm(judged: Judged) -> Iterator[str]:
         )
 
 
+def _memory_arithmetic(judged: Judged) -> Iterator[str]:
+    memory = judged.memory
+    if memory is not None and memory.method == "arithmetic":
+        yield (
+            f"the largest micro-batch, {judged.batch.largest_micro_batch}, is first-order arithmetic: the training "
+            f"step could not be simulated ({memory.why}); try it on one GPU first, or write batch.micro as a number"
+        )
+
+
 def _repeated(judged: Judged) -> Iterator[str]:
     for dataset in judged.recipe.datasets:
         if _is_text(dataset, judged) and judged.passes is not None and judged.passes > MOST_PASSES_OF_TEXT:
@@ -186,6 +197,7 @@ RULES: dict[str, WarningRule] = {
     "W_ACCUM_HIGH": WarningRule(_much_accumulation, "this project: a threshold"),
     "W_ACCUM_SINGLE_DEVICE": WarningRule(_accumulation_on_one_device, "Marek et al. 2025 (arXiv:2507.07101)"),
     "W_BN": WarningRule(_batch_norm, "Hoffer et al. 2017 (arXiv:1705.08741), Wu and Johnson 2021 (arXiv:2105.07576)"),
+    "W_MEMORY_ARITHMETIC": WarningRule(_memory_arithmetic, "this project: a bound of first order"),
     "W_REPEAT": WarningRule(_repeated, "Muennighoff et al. 2023 (arXiv:2305.16264)"),
     "W_TOKENS_RULE": WarningRule(_tokens_rule, "this project: measured on parallel texts"),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -108,6 +109,13 @@ def test_where_not_one_sample_fits_it_is_said_what_would_help() -> None:
     )
     assert fix == f"use at least 86 ranks, or {smaller}"
     assert planned(128, fits(0, 3), effective=256, micro="auto").gradient_accumulation_steps == 1
+
+
+def test_where_arithmetic_says_that_nothing_fits_the_cause_is_told() -> None:
+    memory = replace(fits(0, 0), method="arithmetic", why="model.py:12: TypeError: no")
+    _, what, _ = refused(8, memory, effective=256, micro="auto")
+    told = "by arithmetic: it could not be simulated: model.py:12: TypeError: no"
+    assert what == f"not one sample fits a GPU of 80 GiB ({told})"
 
 
 def test_the_ranks_that_a_recipe_asks_for_are_checked_with_all_that_follows_the_batch() -> None:

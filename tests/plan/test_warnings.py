@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from orchestrator.cluster import LOCAL, Allocation
+from orchestrator.plan.memory import MemoryPlan, PeakCurve
 from orchestrator.plan.plan import make_plan
 from orchestrator.plan.warnings import RULES
+from orchestrator.units import GIB
 from tests.plan.recipes import recipe
 
 ONE, TWO, EIGHT = Allocation(1, 1), Allocation(1, 2), Allocation(2, 4)
@@ -21,9 +24,16 @@ SHORT = {"duration": {"samples": 50_000}, "schedule": {"name": "constant"}}
 NEAREST = {"effective": 1024, "on_indivisible": "nearest"}
 
 
-def fired(allocation: Allocation, *, batch_norm: str | None = None, **changes: Any) -> dict[str, str]:
+CURVE = PeakCurve.through({1: GIB, 2: 2 * GIB}, step_bytes=GIB)
+SIMULATED = MemoryPlan("simulated", 80 * GIB, 70 * GIB, 32, 32, CURVE, CURVE)
+BY_ARITHMETIC = replace(SIMULATED, method="arithmetic", why="model.py:12: TypeError: no")
+
+
+def fired(
+    allocation: Allocation, *, batch_norm: str | None = None, memory: MemoryPlan | None = None, **changes: Any
+) -> dict[str, str]:
     """Code -> message of the warnings of a plan."""
-    plan = make_plan(recipe(**{**LONG, **changes}), LOCAL, allocation, batch_norm=batch_norm)
+    plan = make_plan(recipe(**{**LONG, **changes}), LOCAL, allocation, memory=memory, batch_norm=batch_norm)
     return {warning.code: warning.message for warning in plan.warnings}
 
 
@@ -59,6 +69,10 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "W_BN": (
         {"allocation": EIGHT, "batch_norm": "model.py:14", "batch": {"effective": 256, "micro": 64}},
         {"allocation": EIGHT, "batch_norm": "model.py:14", "batch": {"effective": 256, "micro": 32}},
+    ),
+    "W_MEMORY_ARITHMETIC": (
+        {"allocation": EIGHT, "batch": {"effective": 256, "micro": "auto"}, "memory": BY_ARITHMETIC},
+        {"allocation": EIGHT, "batch": {"effective": 256, "micro": "auto"}, "memory": SIMULATED},
     ),
     "W_REPEAT": (
         {"allocation": ONE, "datasets": [{**TEXT, "tokens_per_sample": 9}], "duration": {"samples": 4001}},
@@ -109,6 +123,12 @@ def test_batch_norm_without_a_declared_micro_batch_is_judged_by_the_whole_batch(
     assert "W_BN" not in fired(ONE, batch_norm="model.py:14", batch={"effective": 64})
     assert "of 32 samples, not 64" in fired(TWO, batch_norm="model.py:14", batch={"effective": 64})["W_BN"]
     assert "W_BN" not in fired(TWO, batch={"effective": 64})
+
+
+def test_a_micro_batch_by_arithmetic_is_told_with_its_cause() -> None:
+    message = fired(**CASES["W_MEMORY_ARITHMETIC"][0])["W_MEMORY_ARITHMETIC"]
+    assert message.startswith("the largest micro-batch, 32, is first-order arithmetic: the training step could not be ")
+    assert "simulated (model.py:12: TypeError: no)" in message
 
 
 @pytest.mark.parametrize(

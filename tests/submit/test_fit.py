@@ -244,6 +244,15 @@ def test_a_run_with_micro_auto_trains_by_the_prediction_and_shows_both_peaks_in_
     assert 0 < predicted < observed < 1
 
 
+def test_a_plan_says_that_its_micro_batch_is_arithmetic_and_why(folder: Path) -> None:
+    written(folder, model={"target": "blocks:Branching"})
+    done = orchestrate("plan", "recipe.yaml", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert "largest micro-batch that fits: 24 (by arithmetic)" in done.stdout
+    (warning,) = (line for line in done.stdout.splitlines() if "W_MEMORY_ARITHMETIC" in line)
+    assert "could not be simulated (blocks.py:" in warning and "_local_scalar_dense" in warning
+
+
 def test_a_crash_is_not_remembered_and_a_failure_of_the_code_is(folder: Path) -> None:
     for target, again in (("blocks:Aborting", True), ("blocks:Branching", False)):
         read = written(folder, model={"target": target})

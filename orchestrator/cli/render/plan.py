@@ -70,7 +70,7 @@ def _accumulation(plan: Plan, recipe: Recipe) -> str:
     if recipe.batch.equal_micro:
         limit = f"micro-batches of one size, {most}"
     elif plan.memory is not None:
-        limit = f"largest micro-batch that fits: {most} (predicted)"
+        limit = f"largest micro-batch that fits: {most} ({plan.memory.by})"
     return f"{plural(plan.batch.gradient_accumulation_steps, 'accumulation step')}; {limit}"
 
 
