@@ -23,7 +23,9 @@ from orchestrator.units import parse_bytes
 @cluster_option
 @set_option
 @json_option
-@click.option("--fresh", is_flag=True, help="Simulate again what an earlier fit has found.")
+@click.option(
+    "--fresh", is_flag=True, help="Simulate again what an earlier fit, or a plan with batch.micro: auto, has found."
+)
 def command(
     recipe: Path, gpu: str | None, profile: Path | None, overrides: tuple[str, ...], as_json: bool, fresh: bool
 ) -> None:
@@ -34,7 +36,7 @@ def command(
     report = fit(
         with_assets(read),
         cluster,
-        snapshot_digest=take_snapshot(read.folder).digest,
+        code_digest=take_snapshot(read.folder).without(recipe.name),
         recompute=(False, True),
         gpu_bytes=gpu_bytes,
         fresh=fresh,

@@ -6,19 +6,16 @@ for it, and the report says why. Simulated points do not depend on the GPU, so a
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import sys
 import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from orchestrator.cluster import Cluster
 from orchestrator.errors import Problem, RecipeError
-from orchestrator.files import make_private_dir, read_json, write_json
+from orchestrator.files import read_json, write_json
 from orchestrator.machine import detect_accelerator
 from orchestrator.plan.budget import budget_of
 from orchestrator.plan.effective import effective_samples
@@ -36,65 +33,20 @@ from orchestrator.plan.plan import partition_of
 from orchestrator.recipe.read import ReadRecipe
 from orchestrator.recipe.schema import Target
 from orchestrator.submit.commands import Say, watch_command
+from orchestrator.submit.fit_cache import Found, cache_file, remember, remembered
 from orchestrator.units import parse_bytes
 
-PROBE_VERSION = 1
-"""Raised whenever the simulation counts differently: what was remembered is then forgotten."""
 TIMEOUT_S = 900
 _TALK = "fit: "
-_SECTIONS = {"model", "datasets", "loss", "optimizer", "precision", "activation_checkpointing", "env"}
 _NUMBER = "write batch.micro as a number"
 
 Accelerator = Literal["cuda", "cpu"]
 
 
-@dataclass
-class Found:
-    """What simulations of one recipe have found so far, as it is kept in the cache."""
-
-    facts: dict[str, Any] = field(default_factory=dict)
-    points: dict[tuple[bool, bool, int], int | None] = field(default_factory=dict)
-    """Peak bytes by (recompute, accumulating, micro-batch); None: it cannot be trained on."""
-    lasting: bool = True
-    """False after a crash or a time-out: another time it may go better, so that is not remembered."""
-
-    def add(self, answer: dict[str, Any]) -> None:
-        """Take in what a simulation answered."""
-        self.facts |= {name: value for name, value in answer.items() if name != "points"}
-        for point in answer.get("points", ()):
-            self.points[point["recompute"], point["accumulating"], point["micro_batch_size"]] = point["num_bytes"]
-
-    def peak_of(self, recompute: bool) -> Callable[[int, bool], int | None]:
-        """The peak by (micro-batch, accumulating); it raises KeyError where nobody has asked for it yet."""
-        return lambda size, accumulating: self.points[recompute, accumulating, size]
-
-    @property
-    def failed_for_good(self) -> bool:
-        """Whether another simulation would fail as well: with points, only a micro-batch was met that cannot be."""
-        return "failed" in self.facts and not self.points
-
-    def fails_at(self, budget_bytes: int, *, recompute: bool, accumulating: bool) -> int | None:
-        """The smallest micro-batch that did not fit: so, or with less to hold; None where all that were tried did."""
-        if self.facts.get("step_bytes", 0) > budget_bytes:
-            return 1
-        sizes = (
-            size
-            for (recomputed, accumulated, size), num_bytes in self.points.items()
-            if recomputed >= recompute and accumulated <= accumulating and (num_bytes or 0) > budget_bytes
-        )
-        return min(sizes, default=None)
-
-    def as_json(self) -> dict[str, Any]:
-        """The answer that would give all of this."""
-        names = ("recompute", "accumulating", "micro_batch_size", "num_bytes")
-        points = [dict(zip(names, (*key, num_bytes), strict=True)) for key, num_bytes in self.points.items()]
-        return {**self.facts, "points": points}
-
-
-def memory_for(read: ReadRecipe, cluster: Cluster, *, snapshot_digest: str, say: Say) -> MemoryPlan:
+def memory_for(read: ReadRecipe, cluster: Cluster, *, code_digest: str, say: Say) -> MemoryPlan:
     """What fits where the recipe runs: for `batch.micro: auto`. Raises RecipeError where that cannot be found out."""
     recompute = read.recipe.activation_checkpointing
-    report = fit(read, cluster, snapshot_digest=snapshot_digest, recompute=(recompute,), say=say)
+    report = fit(read, cluster, code_digest=code_digest, recompute=(recompute,), say=say)
     return report.memory_plan(recompute=recompute)
 
 
@@ -102,7 +54,7 @@ def fit(
     read: ReadRecipe,
     cluster: Cluster,
     *,
-    snapshot_digest: str,
+    code_digest: str,
     recompute: tuple[bool, ...],
     say: Say,
     gpu_bytes: int | None = None,
@@ -121,16 +73,13 @@ def fit(
     if rank_bytes is None:
         accelerator, rank_bytes = memory_of_rank(read, cluster)
     case = _Case(read, accelerator, rank_bytes, recompute)
-    cache = cache_file(read, accelerator, snapshot_digest=snapshot_digest)
-    found = Found()
-    if not fresh:
-        found.add(read_json(cache) or {})
+    cache = cache_file(read, accelerator, code_digest=code_digest, environment=case.environment)
+    found = Found() if fresh else remembered(cache, case.environment)
     rows, cpu_s = case.rows_from(found), 0.0
     if rows is None and not found.failed_for_good:
         cpu_s = case.simulate(found, say)
         if found.lasting:
-            make_private_dir(cache.parent)
-            write_json(cache, found.as_json())
+            remember(found, cache, say)
         rows = case.rows_from(found)
     return case.report(found, rows, cpu_s)
 
@@ -156,27 +105,6 @@ def memory_of_rank(read: ReadRecipe, cluster: Cluster) -> tuple[Accelerator, int
 
 def _machine_bytes() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
-def cache_file(read: ReadRecipe, accelerator: Accelerator, *, snapshot_digest: str) -> Path:
-    """Where the points of a recipe are kept: named by everything they depend on, installed packages included."""
-    depends_on = {
-        "probe": PROBE_VERSION,
-        "recipe": read.recipe.model_dump(mode="json", include=_SECTIONS, exclude_none=True),
-        "code": snapshot_digest,
-        "accelerator": accelerator,
-        "python": sys.version,
-        "packages": _installed(),
-    }
-    key = hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return home / "orchestrate" / "fit" / f"{key}.json"
-
-
-def _installed() -> list[str]:
-    """`torch-2.13.0.dist-info` and so on: names and versions without reading any file."""
-    folders = [Path(entry) for entry in sys.path if entry and Path(entry).is_dir()]
-    return sorted({path.name for folder in folders for path in folder.glob("*.dist-info")})
 
 
 @dataclass(frozen=True)
@@ -234,7 +162,7 @@ class _Case:
             request, answer_path = Path(folder, "request.json"), Path(folder, "answer.json")
             write_json(request, self._request(found))
             argv = (sys.executable, "-m", "orchestrator.worker.fit", str(request), str(answer_path))
-            code = watch_command(argv, timeout_s=TIMEOUT_S, env=self._environment(), on_line=on_line)
+            code = watch_command(argv, timeout_s=TIMEOUT_S, env=self.environment, on_line=on_line)
             answer = read_json(answer_path) or {}
         self.read.refuse(self._placed(told) for told in answer.pop("problems", ()))
         found.facts.pop("failed", None)
@@ -268,7 +196,8 @@ class _Case:
             "known": found.as_json()["points"],
         }
 
-    def _environment(self) -> dict[str, str]:
+    @property
+    def environment(self) -> dict[str, str]:
         """The job's variables; one thread, and no GPU of the login node."""
         return {**os.environ, **self.read.environment, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 

@@ -84,7 +84,7 @@ def prepare(
     snapshot = take_snapshot(read.folder)
     identity = fingerprint(read.recipe, snapshot.digest)
     run_dir = RunDir(first_free(cwd / "runs" / f"{read.recipe.name}-{identity[:8]}"))
-    plan = plan_for(read, cluster, snapshot_digest=snapshot.digest, say=say)
+    plan = plan_for(read, cluster, code_digest=snapshot.without(recipe_path.name), say=say)
     script = script_for(read, plan, cluster, run_dir)
     return Prepared(
         read=read,
@@ -170,7 +170,7 @@ def with_verdict(live: LiveReport | None, script: str, read: ReadRecipe, cluster
     return live
 
 
-def plan_for(read: ReadRecipe, cluster: Cluster, *, snapshot_digest: str, say: Say = _silent) -> Plan:
+def plan_for(read: ReadRecipe, cluster: Cluster, *, code_digest: str, say: Say = _silent) -> Plan:
     """The plan on the allocation that the recipe asks for; where it says `micro: auto`, after a memory fit."""
     accelerator = detect_accelerator(cluster.accelerator)
     allocation = requested_allocation(read.recipe, cluster, accelerator=accelerator)
@@ -179,7 +179,7 @@ def plan_for(read: ReadRecipe, cluster: Cluster, *, snapshot_digest: str, say: S
     if read.recipe.batch.micro == "auto":
         from orchestrator.submit.fit import memory_for  # here: most plans have no use for it
 
-        memory = memory_for(read, cluster, snapshot_digest=snapshot_digest, say=say)
+        memory = memory_for(read, cluster, code_digest=code_digest, say=say)
     try:
         return make_plan(read.recipe, cluster, allocation, memory=memory, batch_norm=batch_norm)
     except RecipeError as error:
@@ -259,6 +259,7 @@ def _identity(prepared: Prepared, cwd: Path) -> dict[str, Any]:
         "tracking": prepared.tracking,
         "user": getpass.getuser(),
         "cwd": str(cwd),
+        "recipe": Path(prepared.read.document.source).name,
         "git": git_facts(prepared.snapshot.folder),
     }
 

@@ -9,6 +9,7 @@ import hashlib
 import os
 import shutil
 import stat
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,10 @@ class Snapshot:
     files: tuple[Path, ...]
     digest: str
 
+    def without(self, recipe: str) -> str:
+        """The digest of all files but the recipe's own: what its text says is another matter than the code."""
+        return _digest(self.folder, [file for file in self.files if file != Path(recipe)])
+
 
 def take_snapshot(folder: Path) -> Snapshot:
     """List and hash the code beside a recipe. Raises RecipeError when that is data rather than code."""
@@ -41,11 +46,16 @@ def take_snapshot(folder: Path) -> Snapshot:
         largest = max(sizes, key=lambda file: sizes[file])
         what = f"{len(files)} files, {sum(sizes.values()) / 1024**2:.0f} MiB: too much to copy with every run"
         raise RecipeError(Problem(str(folder), what, f"keep data elsewhere; the largest file is {largest}"))
+    return Snapshot(folder, files, _digest(folder, files))
+
+
+def _digest(folder: Path, files: Sequence[Path]) -> str:
     digest = hashlib.sha256()
     for file in files:
-        digest.update(f"{file}\0{sizes[file]}\0".encode())
-        digest.update((folder / file).read_bytes())
-    return Snapshot(folder, files, digest.hexdigest())
+        content = (folder / file).read_bytes()
+        digest.update(f"{file}\0{len(content)}\0".encode())
+        digest.update(content)
+    return digest.hexdigest()
 
 
 def write_snapshot(snapshot: Snapshot, run_dir: RunDir) -> None:

@@ -67,7 +67,7 @@ def resume_run(
 
     Raises RunError when it is still running or is done, or when an override would change the science.
     """
-    read_identity(run_dir)
+    identity = read_identity(run_dir)
     state = statuses([run_dir])[0].state
     if state in ALIVE or state == "done":
         what = "is done: there is nothing to resume" if state == "done" else f"is {state}"
@@ -86,7 +86,8 @@ def resume_run(
     read = with_assets(read, run_dir)
     backend_for(cluster).check()
     code = take_snapshot(run_dir.snapshot_recipe)
-    plan = plan_for(replace(read, folder=code.folder), cluster, snapshot_digest=code.digest, say=say)
+    digest = code.without(identity.get("recipe", ""))
+    plan = plan_for(replace(read, folder=code.folder), cluster, code_digest=digest, say=say)
     script = script_for(read, plan, cluster, run_dir)
     live = with_verdict(live, script, read, cluster)
     for one in live.unchecked if live else ():

@@ -2,8 +2,9 @@
 
 REQUEST is a JSON file: {recipe (text), source, folder, accelerator, budget_bytes, most, recompute, known}. ANSWER is
 written again after every piece of work, so that whoever started this process has what it found until it was killed:
-{problems, sizes, sample, step_bytes, points, without_recompute, alone, failed, cpu_s}. What it is at stands on stderr,
-each line after `fit: `. A process of its own, because simulating can abort it.
+{problems, sizes, sample, step_bytes, points, without_recompute, alone, failed, modules,
+variables, cpu_s}. What it is at stands on stderr, each line after `fit: `. A process of its own, because simulating can
+abort it.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from orchestrator.files import read_json, write_json
 from orchestrator.plan.fit import fit_rows
 from orchestrator.units import format_memory
 from orchestrator.worker.failure import one_line
+from orchestrator.worker.fit_inputs import Inputs
 
 if TYPE_CHECKING:
     from orchestrator.worker.fit_simulation import Simulation
@@ -34,14 +36,15 @@ Known = dict[tuple[int, bool], int | None]
 class Answer:
     """What was found so far, and the file that holds it."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, inputs: Inputs) -> None:
+        self._path, self._inputs = path, inputs
         self._facts: dict[str, Any] = {"points": []}
 
     def tell(self, **facts: Any) -> None:
         """Add facts, and the CPU seconds so far, and write the file."""
         usage = resource.getrusage(resource.RUSAGE_SELF)
-        self._facts |= {**facts, "cpu_s": usage.ru_utime + usage.ru_stime}
+        seen = {"modules": self._inputs.modules(), "variables": self._inputs.variables()}
+        self._facts |= {**facts, **seen, "cpu_s": usage.ru_utime + usage.ru_stime}
         write_json(self._path, self._facts)
 
     def add_point(self, point: dict[str, Any]) -> None:
@@ -52,9 +55,15 @@ class Answer:
 
 def main(request_path: str, answer_path: str) -> int:
     """Simulate; 0 also where that failed, since the answer says so, and 2 where the user's own files are wrong."""
-    request, answer = read_json(Path(request_path)), Answer(Path(answer_path))
-    say("importing torch")
+    request = read_json(Path(request_path))
     folder = Path(request["folder"]).resolve()
+    inputs = Inputs(folder)
+    answer = Answer(Path(answer_path), inputs)
+    say("importing torch")
+    import torch
+
+    torch.set_num_threads(1)
+    inputs.watch_variables()
     try:
         simulation = _made(request, folder, answer)
     except OrchestratorError as error:
@@ -73,14 +82,11 @@ def main(request_path: str, answer_path: str) -> int:
 
 def _made(request: dict[str, Any], folder: Path, answer: Answer) -> Simulation:
     """The simulation; the recipe's data and model are made. Raises whatever the user's code raises."""
-    import torch
-
     from orchestrator.recipe.read import recipe_from_stored
     from orchestrator.worker.fit_sample import Sample, model_sizes
     from orchestrator.worker.fit_simulation import Simulation
     from orchestrator.worker.targets import UserCode
 
-    torch.set_num_threads(1)
     recipe, code = recipe_from_stored(request["recipe"], request["source"]), UserCode(folder)
     sample = Sample.of(recipe, code)
     say(f"making the model; its input is {sample.words}")

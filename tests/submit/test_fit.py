@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -20,6 +21,7 @@ from orchestrator.plan.plan import make_plan
 from orchestrator.recipe.read import ReadRecipe, read_recipe
 from orchestrator.submit.commands import watch_command
 from orchestrator.submit.fit import fit, memory_for, memory_of_rank
+from orchestrator.submit.fit_cache import Found, remembered
 from orchestrator.submit.snapshot import take_snapshot
 from orchestrator.units import GIB
 from tests.support.command_line import orchestrate
@@ -49,9 +51,9 @@ def written(folder: Path, **changes: Any) -> ReadRecipe:
 def fitted(read: ReadRecipe, *, gpu_gib: float = 8) -> tuple[FitReport, list[str]]:
     """The report on all modes, and what was said meanwhile."""
     said: list[str] = []
-    digest = take_snapshot(read.folder).digest
+    digest = take_snapshot(read.folder).without("recipe.yaml")
     gpu_bytes = int(gpu_gib * GIB)
-    report = fit(read, LOCAL, snapshot_digest=digest, recompute=(False, True), gpu_bytes=gpu_bytes, say=said.append)
+    report = fit(read, LOCAL, code_digest=digest, recompute=(False, True), gpu_bytes=gpu_bytes, say=said.append)
     return report, said
 
 
@@ -85,6 +87,76 @@ def test_changed_code_is_simulated_again(folder: Path) -> None:
     with (folder / "blocks.py").open("a") as file:
         file.write("\n")
     assert fitted(read)[1]
+
+
+def test_a_module_from_elsewhere_that_changed_is_simulated_again(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    (shared / "sizes.py").write_text("WIDTH = 20\n")
+    monkeypatch.setenv("PYTHONPATH", str(shared))
+    (folder / "outer.py").write_text(
+        "import sizes, blocks\ndef build(): return blocks.Blocks(num_experts=sizes.WIDTH)\n"
+    )
+    read = written(folder, model={"target": "outer:build"})
+    first, said = fitted(read)
+    assert points_said(said) and not fitted(read)[1]
+    (shared / "sizes.py").write_text("WIDTH = 40\n")
+    second, said = fitted(read)
+    assert points_said(said) and second.rows[0].curve.step_bytes > first.rows[0].curve.step_bytes
+    (shared / "sizes.py").unlink()
+    with pytest.raises(RecipeError, match="No module named 'sizes'"):
+        fitted(read)
+
+
+def test_a_variable_that_the_model_reads_is_part_of_what_is_remembered(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "import os, blocks\ndef build(): return blocks.Blocks(num_experts=int(os.environ.get('EXPERTS', 2)))\n"
+    (folder / "outer.py").write_text(text)
+    read = written(folder, model={"target": "outer:build"})
+    assert fitted(read)[1] and not fitted(read)[1]
+    monkeypatch.setenv("SOMETHING_ELSE", "1")
+    assert not fitted(read)[1]
+    monkeypatch.setenv("EXPERTS", "30")
+    assert points_said(fitted(read)[1]) and not fitted(read)[1]
+
+
+def test_a_longer_walltime_is_no_reason_to_simulate_again_and_another_precision_is(folder: Path) -> None:
+    assert fitted(written(folder))[1]
+    assert not fitted(written(folder, resources={"walltime": "1:00:00"}))[1]
+    assert fitted(written(folder, precision="bf16"))[1]
+
+
+@pytest.mark.parametrize("text", ["", "garbage", "[]", "7", '{"points": 3}', '{"sizes": {}, "points": [{}]}', "folder"])
+def test_a_bad_file_in_the_cache_is_as_good_as_none(folder: Path, tmp_path: Path, text: str) -> None:
+    file = tmp_path / "cache.json"
+    if text == "folder":
+        file.mkdir()
+    else:
+        file.write_text(text)
+    assert remembered(file, {}) == Found()
+
+
+def test_what_is_remembered_of_wrong_numbers_is_as_good_as_none(folder: Path, tmp_path: Path) -> None:
+    fitted(written(folder))
+    (file,) = (tmp_path / "cache").glob("orchestrate/fit/*.json")
+    answer = read_json(file)
+    assert remembered(file, {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}).points
+    for changed in ({"step_bytes": "many"}, {"sizes": None}, {"points": [{**answer["points"][0], "num_bytes": "1"}]}):
+        file.write_text(json.dumps({**answer, **changed}))
+        assert remembered(file, dict(os.environ)) == Found()
+
+
+def test_a_cache_that_cannot_be_written_costs_a_line_and_not_the_answer(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    report, said = fitted(written(folder))
+    assert report.method == "simulated"
+    assert said[-1].startswith("fit: not remembered: ") and "Not a directory" in said[-1]
 
 
 def test_data_that_decides_what_is_computed_falls_back_to_arithmetic_and_says_so(folder: Path) -> None:
@@ -191,7 +263,7 @@ def test_the_memory_of_a_rank_is_the_gpus_or_a_share_of_the_nodes(folder: Path) 
 
 def test_a_gpu_of_unknown_memory_is_refused_with_what_to_write(folder: Path) -> None:
     with pytest.raises(RecipeError, match=r"batch\.micro: the memory of a GPU is not known") as caught:
-        memory_for(written(folder), site(), snapshot_digest="0", say=print)
+        memory_for(written(folder), site(), code_digest="0", say=print)
     assert 'gpu_memory: "80G" below partitions.gpu.nodes' in str(caught.value)
 
 
@@ -263,6 +335,6 @@ def test_a_crash_is_not_remembered_and_a_failure_of_the_code_is(folder: Path) ->
 def test_a_recipe_that_recomputes_asks_for_that_alone(folder: Path) -> None:
     read = written(folder, activation_checkpointing=True)
     said: list[str] = []
-    plan = memory_for(read, LOCAL, snapshot_digest="0", say=said.append)
+    plan = memory_for(read, LOCAL, code_digest="0", say=said.append)
     assert plan.method == "simulated" and plan.largest_micro_batch == 24
     assert points_said(said) and all("recompute on" in line for line in points_said(said))

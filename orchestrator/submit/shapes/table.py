@@ -131,14 +131,14 @@ def _memory_of(read: ReadRecipe, cluster: Cluster, say: Say) -> Callable[[Recipe
         return lambda recipe: None
     from orchestrator.submit.fit import memory_for, memory_of_rank
 
-    digest = take_snapshot(read.folder).digest
+    digest = take_snapshot(read.folder).without(Path(read.document.source).name)
     known: dict[tuple[str, int], MemoryPlan] = {}
 
     def memory_of(recipe: Recipe) -> MemoryPlan:
         here = replace(read, recipe=recipe)
         rank = memory_of_rank(here, cluster)
         if rank not in known:
-            known[rank] = memory_for(here, cluster, snapshot_digest=digest, say=say)
+            known[rank] = memory_for(here, cluster, code_digest=digest, say=say)
         return known[rank]
 
     return memory_of
