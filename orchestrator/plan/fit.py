@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import prod
 from typing import Literal
 
 from orchestrator.plan.budget import Budget
@@ -23,7 +24,8 @@ def find_largest(
 ) -> tuple[int, dict[int, int]]:
     """The largest micro-batch up to `most` whose peak is within `budget_bytes`, and all peaks that were asked for.
 
-    Follows the line through the points so far (at first `guess`, else points at 2 and 16) to a candidate M, and ends
+    Follows the line through the points so far (at first `guess`, else points at 2 and 16), in turns with a parabola
+    once there are points on both sides, as of a loss over all pairs of samples, to a candidate M, and ends
     when M has been tried and fits, and M + 1 has been tried and does not (or M is `most`). 0: not even 1 fits, or not
     even 2 where the peak of 1 is None, as one sample alone cannot be trained on. Raises OneIsTooFew where `most` is 1.
     """
@@ -34,6 +36,8 @@ def find_largest(
         wanted = start.pop(0) if start else _candidate(peaks, guess, budget_bytes, most)
         if len(peaks) > _MOST_TRIES // 2:
             wanted = (fits + fails) // 2
+        elif fits and fails in peaks and len(peaks) % 2:
+            wanted = _by_parabola(peaks, budget_bytes, fits, fails)
         size = min(max(wanted, fits + 1), fails - 1)
         num_bytes = peak(size)
         if num_bytes is None:
@@ -53,6 +57,20 @@ def _candidate(peaks: dict[int, int], guess: PeakCurve | None, budget_bytes: int
     if len(peaks) < 2 and guess:
         return guess.largest_within(budget_bytes, most=most)
     return PeakCurve.through(peaks, step_bytes=0).largest_within(budget_bytes, most=most)
+
+
+def _by_parabola(peaks: dict[int, int], budget_bytes: int, fits: int, fails: int) -> int:
+    """Where the parabola through the three points nearest to the budget leaves it, between `fits` and `fails`."""
+    near = sorted(peaks, key=lambda size: abs(peaks[size] - budget_bytes))[:3]
+
+    def height(size: int) -> float:
+        terms = (peaks[at] * prod((size - other) / (at - other) for other in near if other != at) for at in near)
+        return sum(terms)
+
+    while fails - fits > 1:
+        middle = (fits + fails) // 2
+        fits, fails = (middle, fails) if height(middle) <= budget_bytes else (fits, middle)
+    return fits
 
 
 @dataclass(frozen=True)
@@ -115,6 +133,8 @@ def fit_rows(
             if (num_bytes := peak_here(other)) is not None:
                 peaks[other] = num_bytes
         largest = largest if step_bytes <= budget_bytes else 0
+        if rows:  # where a search found no end: with more to hold never more fits
+            largest = min(largest, rows[0].largest_micro_batch)
         curve = PeakCurve.through(peaks, step_bytes=step_bytes)
         fewest = 2 if refused else 1
         rows.append(FitRow(recompute, accumulating, curve, largest, capped=largest == most, fewest=fewest))

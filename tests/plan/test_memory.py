@@ -113,6 +113,32 @@ def test_with_and_without_accumulation_are_two_rows_each_verified() -> None:
     assert {single.decided_by, accumulating.decided_by} == {"forward and backward"}
 
 
+@pytest.mark.parametrize("most", [50_000, 10**12])
+def test_a_loss_that_is_quadratic_in_the_batch_never_fits_better_beside_kept_gradients(most: int) -> None:
+    single, accumulating = fit_rows(
+        lambda size, accumulating: 5_000 + 300 * size + 12 * size**2 + 4_352 * accumulating,
+        recompute=False,
+        step_bytes=0,
+        gradient_bytes=4_352,
+        budget_bytes=380_000_000,
+        most=most,
+    )
+    assert 0 < accumulating.largest_micro_batch <= single.largest_micro_batch
+    assert single.verified and accumulating.verified
+
+
+def test_where_a_search_finds_no_end_more_to_hold_never_makes_more_fit() -> None:
+    single, accumulating = fit_rows(
+        lambda size, accumulating: 10 + size**3 + 7 * accumulating,
+        recompute=False,
+        step_bytes=0,
+        gradient_bytes=7,
+        budget_bytes=10**9 + 510,
+        most=100_000,
+    )
+    assert accumulating.largest_micro_batch <= single.largest_micro_batch
+
+
 def test_an_optimizer_step_that_does_not_fit_leaves_nothing_and_decides() -> None:
     single, _ = rows(step_bytes=101)
     assert (single.largest_micro_batch, single.decided_by) == (0, "optimizer step")
