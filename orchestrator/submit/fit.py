@@ -6,9 +6,13 @@ for it, and the report says why. Simulated points do not depend on the GPU, so a
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import tempfile
+import threading
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -36,7 +40,8 @@ from orchestrator.submit.commands import Say, watch_command
 from orchestrator.submit.fit_cache import Found, cache_file, remember, remembered
 from orchestrator.units import parse_bytes
 
-TIMEOUT_S = 900
+TIMEOUT_S = 900.0
+TALK_EVERY_S = 30.0
 _TALK = "fit: "
 _NUMBER = "write batch.micro as a number"
 
@@ -59,10 +64,12 @@ def fit(
     say: Say,
     gpu_bytes: int | None = None,
     fresh: bool = False,
+    timeout_s: float = TIMEOUT_S,
 ) -> FitReport:
     """The largest micro-batches of a recipe, with activations recomputed or not.
 
     `gpu_bytes` stands for a CUDA GPU of that size, whatever the profile says; `fresh` forgets what was remembered.
+    A simulation is ended after `timeout_s`.
     Raises RecipeError for a command, for an unknown memory, and for user code that cannot be loaded.
     """
     if read.recipe.command:
@@ -77,7 +84,7 @@ def fit(
     found = Found() if fresh else remembered(cache, case.environment)
     rows, cpu_s = case.rows_from(found), 0.0
     if rows is None and not found.failed_for_good:
-        cpu_s = case.simulate(found, say)
+        cpu_s = case.simulate(found, say, timeout_s=timeout_s)
         if found.lasting:
             remember(found, cache, say)
         rows = case.rows_from(found)
@@ -145,7 +152,7 @@ class _Case:
             return None
         return tuple(rows)
 
-    def simulate(self, found: Found, say: Say) -> float:
+    def simulate(self, found: Found, say: Say, *, timeout_s: float) -> float:
         """Ask the simulation for what is missing, and add it to `found`; the CPU seconds that took.
 
         Raises RecipeError for mistakes in the user's files, and where the model could not even be made.
@@ -162,13 +169,14 @@ class _Case:
             request, answer_path = Path(folder, "request.json"), Path(folder, "answer.json")
             write_json(request, self._request(found))
             argv = (sys.executable, "-m", "orchestrator.worker.fit", str(request), str(answer_path))
-            code = watch_command(argv, timeout_s=TIMEOUT_S, env=self.environment, on_line=on_line)
+            with _talking(say, timeout_s=timeout_s):
+                code = watch_command(argv, timeout_s=timeout_s, env=self.environment, on_line=on_line)
             answer = read_json(answer_path) or {}
         self.read.refuse(self._placed(told) for told in answer.pop("problems", ()))
         found.facts.pop("failed", None)
         found.add(answer)
         if code != 0:
-            why = f"it took longer than {TIMEOUT_S} s" if code is None else f"it ended with {_exit_words(code)}"
+            why = f"it took longer than {timeout_s:g} s" if code is None else f"it ended with {_exit_words(code)}"
             found.facts["failed"] = f"{why}: {tail[0]}" if tail else why
             found.lasting = False
         if "sizes" not in found.facts:
@@ -186,6 +194,7 @@ class _Case:
 
     def _request(self, found: Found) -> dict[str, Any]:
         return {
+            "parent": os.getpid(),
             "recipe": self.read.stored,
             "source": "recipe.yaml",
             "folder": str(self.read.folder.absolute()),
@@ -235,6 +244,24 @@ class _Case:
             largest = largest if fails is None else min(largest, fails - 1)
             rows.append(FitRow(recompute, accumulating, curve, largest, capped=largest == self.most))
         return tuple(rows)
+
+
+@contextlib.contextmanager
+def _talking(say: Say, *, timeout_s: float) -> Iterator[None]:
+    """A line now and then, for as long as the simulation takes: one that hangs says nothing itself."""
+    began, is_over = time.monotonic(), threading.Event()
+
+    def talk() -> None:
+        while not is_over.wait(min(TALK_EVERY_S, timeout_s / 3)):
+            say(f"{_TALK}at it for {time.monotonic() - began:.0f} s, at most {timeout_s:g} s")
+
+    thread = threading.Thread(target=talk, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        thread.join()
 
 
 def _exit_words(code: int) -> str:

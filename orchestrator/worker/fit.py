@@ -1,8 +1,8 @@
 """`python -m orchestrator.worker.fit REQUEST ANSWER`: the peaks of a recipe's training step, without a GPU.
 
-REQUEST is a JSON file: {recipe (text), source, folder, accelerator, budget_bytes, most, recompute, known}. ANSWER is
-written again after every piece of work, so that whoever started this process has what it found until it was killed:
-{problems, sizes, sample, step_bytes, points, without_recompute, alone, failed, modules,
+REQUEST is a JSON file: {parent (pid), recipe (text), source, folder, accelerator, budget_bytes, most, recompute,
+known}. ANSWER is written again after every piece of work, so that whoever started this process has what it found until
+it was killed: {problems, sizes, sample, step_bytes, points, without_recompute, alone, failed, modules,
 variables, cpu_s}. What it is at stands on stderr, each line after `fit: `. A process of its own, because simulating can
 abort it.
 """
@@ -10,6 +10,7 @@ abort it.
 from __future__ import annotations
 
 import gc
+import os
 import resource
 import sys
 import traceback
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.errors import OrchestratorError, Problem
 from orchestrator.files import read_json, write_json
 from orchestrator.plan.fit import fit_rows
+from orchestrator.processes import die_with_parent
 from orchestrator.units import format_memory
 from orchestrator.worker.failure import one_line
 from orchestrator.worker.fit_inputs import Inputs
@@ -56,6 +58,9 @@ class Answer:
 def main(request_path: str, answer_path: str) -> int:
     """Simulate; 0 also where that failed, since the answer says so, and 2 where the user's own files are wrong."""
     request = read_json(Path(request_path))
+    die_with_parent()
+    if os.getppid() != request["parent"]:
+        return 1
     folder = Path(request["folder"]).resolve()
     inputs = Inputs(folder)
     answer = Answer(Path(answer_path), inputs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -24,6 +25,7 @@ from orchestrator.submit.fit import fit, memory_for, memory_of_rank
 from orchestrator.submit.fit_cache import Found, remembered
 from orchestrator.submit.snapshot import take_snapshot
 from orchestrator.units import GIB
+from tests.job.runs import is_alive, wait_for
 from tests.support.command_line import orchestrate
 from tests.support.tracked import metric_rows
 from tests.worker.test_fit import GPT
@@ -274,6 +276,26 @@ def test_a_program_that_takes_too_long_is_ended_with_all_it_started() -> None:
     assert watch_command(words, timeout_s=2, env={}, on_line=lines.append) is None
     assert lines == ["one"] and time.monotonic() - began < 300
     assert watch_command((sys.executable, "-c", "exit(3)"), timeout_s=60, env={}, on_line=lines.append) == 3
+
+
+def test_a_simulation_that_hangs_is_ended_and_says_meanwhile_that_it_is_at_it(folder: Path) -> None:
+    read = written(folder, model={"target": "blocks:hanging"})
+    said: list[str] = []
+    with pytest.raises(RecipeError, match=r"model\.target: .*cannot be made on this machine: it took longer than 3 s"):
+        fit(read, LOCAL, code_digest="0", recompute=(False,), gpu_bytes=GIB, say=said.append, timeout_s=3)
+    assert any(line.startswith("fit: at it for ") and line.endswith(" s, at most 3 s") for line in said)
+
+
+def test_a_fit_that_is_told_to_end_takes_its_simulation_along(folder: Path, tmp_path: Path) -> None:
+    pid_file = tmp_path / "pid"
+    written(folder, model={"target": "blocks:hanging", "args": {"pid_file": str(pid_file)}})
+    words = [sys.executable, "-m", "orchestrator.cli.__main__", "fit", "recipe.yaml", "--gpu", "8GB"]
+    with subprocess.Popen(words, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        try:
+            wait_for(lambda: pid_file.exists() and pid_file.read_text() != "", timeout_s=120)
+        finally:
+            process.terminate()
+    wait_for(lambda: not is_alive(int(pid_file.read_text())), timeout_s=60)
 
 
 def test_the_verb_prints_a_table_and_where_its_numbers_come_from(folder: Path) -> None:

@@ -1,6 +1,8 @@
 """Small networks of blocks: with dropout, batch norm and a list inside a block; and ones that are hard to simulate."""
 
 import os
+import time
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -83,6 +85,12 @@ class Refusing(Blocks):
 
 def killed_while_made():
     os.abort()
+
+
+def hanging(pid_file=None):
+    if pid_file is not None:
+        Path(pid_file).write_text(str(os.getpid()))
+    time.sleep(600)
 
 
 def asking_loss(outputs, targets):
