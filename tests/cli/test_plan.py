@@ -60,10 +60,14 @@ def test_a_model_with_batch_norm_is_warned_of_at_its_line(tmp_path: Path) -> Non
         if file.is_file():
             (tmp_path / file.name).write_bytes(file.read_bytes())
     with (tmp_path / "model.py").open("a") as file:
-        file.write("\nNORM = torch.nn.BatchNorm1d(2)\n")
+        file.write(
+            "\n\ndef build_normed(**args):\n    return torch.nn.Sequential(build(**args), torch.nn.BatchNorm1d(2))\n"
+        )
     line = len((tmp_path / "model.py").read_text().splitlines())
     assert "W_BN" not in orchestrate("plan", "tiny.yaml", cwd=tmp_path).stdout
-    done = orchestrate("plan", "tiny.yaml", "--set", "resources.gpus_per_node=2", cwd=tmp_path)
+    words = ("plan", "tiny.yaml", "--set", "resources.gpus_per_node=2")
+    assert "W_BN" not in orchestrate(*words, cwd=tmp_path).stdout
+    done = orchestrate(*words, "--set", "model.target=model:build_normed", cwd=tmp_path)
     assert f"W_BN: model.py:{line} normalises over micro-batches, here of 8 samples, not 16" in done.stdout
 
 

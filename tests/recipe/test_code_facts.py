@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.recipe.code_facts import batch_norm_in
+from orchestrator.recipe.code_facts import batch_norm_in, not_looked_into
 from orchestrator.recipe.data import Target
 from orchestrator.recipe.schema import Recipe
 
@@ -28,6 +28,38 @@ CODE: dict[str, dict[str, str]] = {
     "a module that is not imported": {"model.py": "import a", "a.py": "", "other.py": "N = nn.BatchNorm2d"},
     "in a circle": {"model.py": "import a", "a.py": "import model, b", "b.py": "N = nn.BatchNorm2d"},
     "an own one that is frozen": {"model.py": "class FrozenBatchNorm2d: ...\nbuild = FrozenBatchNorm2d"},
+    "unused beside the target": {"model.py": "def build(): ...\nclass Old:\n    n = nn.BatchNorm2d"},
+    "unused import": {"model.py": "from torch.nn import BatchNorm2d\ndef build():\n    return 1"},
+    "unused in a sibling": {
+        "model.py": "import blocks\nfrom blocks import B\ndef build():\n    return blocks.A(), B()",
+        "blocks.py": "class A: ...\nclass B: ...\nclass C:\n    n = nn.BatchNorm2d",
+    },
+    "only as a script": {"model.py": "def build(): ...\nif __name__ == '__main__':\n    nn.BatchNorm2d(3)"},
+    "by an attribute of a sibling": {
+        "model.py": "import blocks as b\ndef build():\n    return b.C()",
+        "blocks.py": "class A: ...\nclass C:\n    n = nn.BatchNorm2d",
+    },
+    "by the base of the base": {
+        "model.py": "from blocks import C\nclass build(C): ...",
+        "blocks.py": "class A:\n    n = nn.BatchNorm2d\nclass C(A): ...",
+    },
+    "through a constant": {"model.py": "NORM = nn.BatchNorm2d\nLAYERS = [NORM]\ndef build():\n    return LAYERS"},
+    "by an alias of the import": {"model.py": "from torch.nn import BatchNorm1d as N\n\ndef build(n=N): ..."},
+    "by a star": {"model.py": "from blocks import *\ndef build():\n    return C()", "blocks.py": "C = nn.BatchNorm2d"},
+    "in a registry": {
+        "model.py": "KINDS = {}\ndef register(c): ...\n@register\nclass C:\n    n = nn.BatchNorm2d\n"
+        "def build(kind):\n    return KINDS[kind]()",
+    },
+    "put into a registry": {"model.py": "KINDS = {}\nKINDS['a'] = nn.BatchNorm2d\ndef build(k): return KINDS[k]"},
+    "by any name": {"model.py": "class C:\n    n = nn.BatchNorm2d\ndef build(kind):\n    return globals()[kind]()"},
+    "by getattr of a module": {
+        "model.py": "import blocks\ndef build(kind):\n    return getattr(blocks, kind)()",
+        "blocks.py": "C = nn.BatchNorm2d",
+    },
+    "imported where it is used": {
+        "model.py": "def build():\n    from blocks import C\n    return C()",
+        "blocks.py": "C = nn.BatchNorm2d",
+    },
     "broken": {"model.py": "def build(:"},
     "not there": {},
 }  # fmt: skip
@@ -46,6 +78,16 @@ FOUND = {
     "relative module": "p/b.py:1",
     "two levels up": "p/b.py:1",
     "in a circle": "b.py:1",
+    "by an attribute of a sibling": "blocks.py:3",
+    "by the base of the base": "blocks.py:2",
+    "through a constant": "model.py:1",
+    "by an alias of the import": "model.py:1",
+    "by a star": "blocks.py:1",
+    "in a registry": "model.py:5",
+    "put into a registry": "model.py:2",
+    "by any name": "model.py:2",
+    "by getattr of a module": "blocks.py:1",
+    "imported where it is used": "blocks.py:1",
 }
 
 
@@ -65,3 +107,15 @@ def test_a_batch_norm_is_told_by_its_place(name: str, tmp_path: Path) -> None:
 def test_an_installed_model_and_a_command_are_not_looked_at(tmp_path: Path) -> None:
     assert batch_norm_in(recipe("torchvision.models:resnet50"), tmp_path) is None
     assert batch_norm_in(recipe(None), tmp_path) is None
+
+
+def test_what_was_not_looked_into_is_named(tmp_path: Path) -> None:
+    assert not_looked_into(recipe("torchvision.models:resnet50"), tmp_path) == ("torchvision",)
+    assert not_looked_into(recipe(None), tmp_path) == ("the command",)
+    (tmp_path / "model.py").write_text(
+        "import math, torch, timm, sklearn\nfrom torch import nn\nfrom torchvision import models\n"
+        "def build():\n    return timm.create_model('a'), nn.Linear(math.floor(1.5), 2)\n"
+        "def other():\n    return models.resnet50()\n"
+    )
+    assert not_looked_into(recipe("model:build"), tmp_path) == ("timm",)
+    assert not_looked_into(recipe("model:other"), tmp_path) == ("torchvision",)

@@ -159,7 +159,13 @@ def closing_line(table: ShapeTable) -> str:
     plan = next((option.plan for option in table.options if option.is_exact), None)
     if plan is None:
         return "None of them is the run that the recipe describes."
-    return f"The effective batch is {_batch(plan)} on every numbered shape: the choice does not touch the science."
+    same = f"The effective batch is {_batch(plan)} on every numbered shape"
+    return f"{same}; {_unseen(table)}." if table.not_looked_into else f"{same}: the choice does not touch the science."
+
+
+def _unseen(table: ShapeTable) -> str:
+    names = " and ".join(table.not_looked_into)
+    return f"whether a BatchNorm would see other micro-batches is not known ({names}: not looked into)"
 
 
 def _batch(plan: Plan) -> str:
@@ -175,7 +181,8 @@ def soonest_line(table: ShapeTable, chosen: ShapeOption) -> str:
     if not own.is_exact:
         return f"{taken}; the recipe's own shape cannot be had: {own.why_not}"
     assert own.plan is not None, "an exact shape has a plan"
-    science = f"The effective batch is {_batch(own.plan)} on both: the science is the same."
+    same = f"The effective batch is {_batch(own.plan)} on both"
+    science = f"{same}; {_unseen(table)}." if table.not_looked_into else f"{same}: the science is the same."
     return f"{taken}; the recipe's own shape, {_words(table, own)}. {science}"
 
 
@@ -193,6 +200,7 @@ def shapes_json(table: ShapeTable) -> dict[str, Any]:
         "asked_at": table.asked_at.isoformat(timespec="seconds"),
         "unanswered": table.unanswered or None,
         "changes_science": table.changes_science,
+        "not_looked_into": list(table.not_looked_into),
         "left_out": dict(table.left_out),
         "sources": [vars(found) for found in table.sources],
         "shapes": [_option_json(table, option) for option in table.options],

@@ -19,7 +19,7 @@ from orchestrator.plan.resources import check_resources
 from orchestrator.plan.shape_options import ShapeOption, plan_shapes, ranked
 from orchestrator.plan.shapes import Shape, left_out, shaped
 from orchestrator.profile import read_profile
-from orchestrator.recipe.code_facts import batch_norm_in
+from orchestrator.recipe.code_facts import batch_norm_in, not_looked_into
 from orchestrator.recipe.read import ReadRecipe, read_recipe
 from orchestrator.recipe.schema import Recipe
 from orchestrator.recipe.targets import target_checks
@@ -54,6 +54,8 @@ class ShapeTable:
     left_out: Mapping[str, str]
     """Partitions that cannot run the recipe at all, each with the reason."""
     accelerator: str
+    not_looked_into: tuple[str, ...]
+    """What else may hold a BatchNorm of the model's: packages, by name, or the command."""
 
     @property
     def own(self) -> ShapeOption:
@@ -113,6 +115,7 @@ def list_shapes(
         sources=sources,
         left_out=left_out(read.recipe, cluster),
         accelerator=accelerator,
+        not_looked_into=not_looked_into(read.recipe, read.folder),
     )
 
 

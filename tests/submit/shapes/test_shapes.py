@@ -84,6 +84,16 @@ def test_the_same_is_there_as_data(verb: Verb) -> None:
     assert (now["num_steps"], now["idle_share"], now["most_gpu_hours"]) == (16, 0.0, pytest.approx(4 / 3))
 
 
+def test_of_a_model_that_was_not_looked_into_it_is_not_said_that_the_science_stays(verb: Verb) -> None:
+    words = ("--set", "model.target=sklearn.svm:SVC", "--set", "model.args={}")
+    table = verb("plan", "--shapes", *words)
+    unknown = "whether a BatchNorm would see other micro-batches is not known (sklearn: not looked into)"
+    assert table.returncode == 0, table.stderr
+    assert table.stdout.splitlines()[-1] == f"The effective batch is 16 samples on every numbered shape; {unknown}."
+    done = verb("submit", "--soonest", "--json", *words)
+    assert done.stderr.splitlines()[0].endswith(f" The effective batch is 16 samples on both; {unknown}.")
+
+
 @pytest.mark.parametrize("words", [("--offline",), ()], ids=["offline", "a dead controller"])
 def test_without_a_slurm_that_answers_the_table_has_no_starts(
     verb: Verb, slurm: HalfFullSlurm, words: tuple[str, ...]
