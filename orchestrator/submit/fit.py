@@ -34,8 +34,8 @@ from orchestrator.plan.fit import (
 )
 from orchestrator.plan.memory import MemoryPlan, Method
 from orchestrator.plan.plan import partition_of
+from orchestrator.recipe.data import Target
 from orchestrator.recipe.read import ReadRecipe
-from orchestrator.recipe.schema import Target
 from orchestrator.submit.commands import Say, watch_command
 from orchestrator.submit.fit_cache import Found, cache_file, remember, remembered
 from orchestrator.units import parse_bytes
