@@ -172,5 +172,14 @@ class RunDir:
             )
             yield from map(AttemptDir, names)
 
+    def trained_attempt(self, *, saves_itself: bool) -> AttemptDir | None:
+        """The last attempt that was planned, if there is a checkpoint to go on from; None without one.
+
+        A command `saves_itself`, nobody knows where: it is taken to have done so.
+        """
+        planned = [attempt for attempt in self.all_attempts() if attempt.plan.is_file()]
+        has_checkpoint = saves_itself or any(self.checkpoints.glob("step-*/COMMIT"))
+        return planned[-1] if planned and has_checkpoint else None
+
     def last_attempt(self) -> AttemptDir | None:
         return max(self.all_attempts(), key=lambda attempt: attempt.number, default=None)

@@ -64,6 +64,11 @@ def format_count(count: int) -> str:
     return f"{count:,}"
 
 
+def plural(count: int, noun: str) -> str:
+    """'1 rank', '2 ranks'."""
+    return f"{format_count(count)} {noun}" if count == 1 else f"{format_count(count)} {noun}s"
+
+
 def format_lr(value: float) -> str:
     """'6.90e-4', '0.1': a learning rate in three significant digits."""
     if value == 0:

@@ -22,6 +22,7 @@ from orchestrator.job.launch_file import launch_json
 from orchestrator.job.step import LocalStep, SrunStep, Step, supervisor_command
 from orchestrator.job.verdict import Verdict, judge
 from orchestrator.machine import detect_accelerator, num_usable_cpus, process_start_time
+from orchestrator.plan.continuity import check_continuity
 from orchestrator.plan.plan import Plan, make_plan, plan_from_json, plan_to_json
 from orchestrator.processes import next_signal
 from orchestrator.recipe.code_facts import batch_norm_in
@@ -98,14 +99,28 @@ def real_allocation(job: Job, env: Mapping[str, str]) -> Allocation:
 
 
 def _plan_again(job: Job, allocation: Allocation) -> Plan:
-    """The plan on the allocation that the job really got; which micro-batch fits was found at submission."""
+    """The plan on the allocation that the job really got; which micro-batch fits was found at submission.
+
+    Raises RecipeError where there is none, or where it would not go on with what the run has saved.
+    """
     submitted = plan_from_json(read_json(job.run.plan))
     batch_norm = batch_norm_in(job.recipe, job.run.snapshot_recipe)
+    trained = job.run.trained_attempt(saves_itself=bool(job.recipe.command))
     try:
-        return make_plan(job.recipe, job.cluster, allocation, memory=submitted.memory, batch_norm=batch_norm)
+        plan = make_plan(job.recipe, job.cluster, allocation, memory=submitted.memory, batch_norm=batch_norm)
+        if trained is not None:
+            _go_on(plan_from_json(read_json(trained.plan)), plan, job.recipe)
     except RecipeError as error:
         told = (replace(problem, where=f"{job.run.recipe} {problem.where}") for problem in error.problems)
         raise RecipeError(told) from None
+    return plan
+
+
+def _go_on(trained: Plan, plan: Plan, recipe: Recipe) -> None:
+    """Raise RecipeError where what the run has saved was trained with another batch or lr than `plan`'s."""
+    problems = tuple(check_continuity(trained, plan, recipe.batch))
+    if problems:
+        raise RecipeError(problems)
 
 
 def run_attempt(job: Job, attempt: AttemptDir, forwarder: Forwarder) -> Verdict:

@@ -132,6 +132,11 @@ class BatchPlan:
         return "samples" if self.sequence_length is None else "tokens"
 
     @property
+    def is_declared(self) -> bool:
+        """Whether the recipe fixes the effective batch; else the allocation decides it."""
+        return self.requested == self.effective_batch_size
+
+    @property
     def effective_in_unit(self) -> int:
         """The effective batch in the recipe's unit."""
         return self.effective_batch_size * (self.sequence_length or 1)

@@ -26,12 +26,12 @@ ADDED_LATER: tuple[tuple[str, ...], ...] = (
 """Keys that came after recipes had been run: at their defaults they compute what was computed before them."""
 
 
-def fingerprint(recipe: Recipe, code_hash: str) -> str:
+def fingerprint(recipe: Recipe, code_hash: str, *, decided_batch: int | None = None) -> str:
     """64 hex digits: sha256 over the recipe without its free sections, as canonical JSON, and the code's hash.
 
     Values from `${oc.env:X}` do not enter; the name X does. Neither do fields left empty, nor those of ADDED_LATER at
     their defaults, so that a new optional field leaves the fingerprint of an old recipe as it is, nor keys that only
-    a warning hangs on.
+    a warning hangs on. `decided_batch` is the effective batch where the allocation decides it.
     """
     excluded: dict[str, Any] = {**dict.fromkeys(FREE_SECTIONS, True), **_ONLY_SAID}
     wanted = recipe.model_dump(mode="json", exclude=excluded, exclude_none=True)
@@ -43,5 +43,7 @@ def fingerprint(recipe: Recipe, code_hash: str) -> str:
         default = type(model).model_fields[name].get_default(call_default_factory=True)
         if holder[name] == default:
             del holder[name]
+    if decided_batch is not None:
+        wanted["effective_batch_size"] = decided_batch
     canonical = json.dumps(wanted, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(f"{canonical}\n{code_hash}".encode()).hexdigest()

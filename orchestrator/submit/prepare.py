@@ -82,9 +82,10 @@ def prepare(
     )
     read = with_assets(read)
     snapshot = take_snapshot(read.folder)
-    identity = fingerprint(read.recipe, snapshot.digest)
-    run_dir = RunDir(first_free(cwd / "runs" / f"{read.recipe.name}-{identity[:8]}"))
     plan = plan_for(read, cluster, code_digest=snapshot.without(recipe_path.name), say=say)
+    decided = None if plan.batch.is_declared else plan.batch.effective_batch_size
+    identity = fingerprint(read.recipe, snapshot.digest, decided_batch=decided)
+    run_dir = RunDir(first_free(cwd / "runs" / f"{read.recipe.name}-{identity[:8]}"))
     script = script_for(read, plan, cluster, run_dir)
     return Prepared(
         read=read,

@@ -11,6 +11,8 @@ from typing import Any
 from orchestrator.cluster import Cluster
 from orchestrator.errors import Problem, RunError, SubmissionError
 from orchestrator.files import read_json
+from orchestrator.plan.continuity import check_continuity
+from orchestrator.plan.plan import plan_from_json
 from orchestrator.plan.resources import resource_checks
 from orchestrator.profile import read_profile
 from orchestrator.recipe.read import ReadRecipe, read_recipe
@@ -88,6 +90,9 @@ def resume_run(
     code = take_snapshot(run_dir.snapshot_recipe)
     digest = code.without(identity.get("recipe", ""))
     plan = plan_for(replace(read, folder=code.folder), cluster, code_digest=digest, say=say)
+    trained = run_dir.trained_attempt(saves_itself=bool(read.recipe.command)) or run_dir
+    for problem in check_continuity(plan_from_json(read_json(trained.plan)), plan, read.recipe.batch):
+        raise RunError(problem)
     script = script_for(read, plan, cluster, run_dir)
     live = with_verdict(live, script, read, cluster)
     for one in live.unchecked if live else ():

@@ -20,6 +20,7 @@ from orchestrator.recipe.schema import Recipe
 from orchestrator.run_dir import AttemptDir, RunDir
 
 ROOT = Path(__file__).parents[2]
+BATCH = {"effective": 8}
 
 FORWARDER = """
 import pathlib, sys, time
@@ -40,14 +41,15 @@ def make_run(
     cluster: Cluster = LOCAL,
     environment: Mapping[str, str] | None = None,
     arguments: tuple[str, ...] = (),
+    batch: Mapping[str, Any] = BATCH,
 ) -> RunDir:
     """A submitted run whose recipe is the command `script.py`, with the text `script`."""
     run = RunDir(make_private_dir(folder))
     for room in (run.snapshot_recipe, run.journal, run.forward, run.job_logs):
         make_private_dir(room)
     (run.snapshot_recipe / "script.py").write_text(script)
-    recipe = recipe_of({"num_nodes": num_nodes, "gpus_per_node": gpus_per_node}, arguments)
-    planned = recipe_of({})
+    recipe = recipe_of({"num_nodes": num_nodes, "gpus_per_node": gpus_per_node}, arguments, batch)
+    planned = recipe_of({}, batch=batch)
     plan = make_plan(planned, cluster, requested_allocation(planned, cluster, accelerator="cpu"))
     write_atomically(run.recipe, dump_yaml(recipe.model_dump(mode="json")))
     write_json(run.environment, dict(environment or {}))
@@ -56,13 +58,15 @@ def make_run(
     return run
 
 
-def recipe_of(resources: Mapping[str, Any], arguments: tuple[str, ...] = ()) -> Recipe:
-    """A recipe that is a command: a batch of 8 on whatever it gets."""
+def recipe_of(
+    resources: Mapping[str, Any], arguments: tuple[str, ...] = (), batch: Mapping[str, Any] = BATCH
+) -> Recipe:
+    """A recipe that is a command."""
     return Recipe.model_validate(
         {
             "name": "tiny",
             "command": ["script.py", *arguments],
-            "batch": {"effective": 8},
+            "batch": dict(batch),
             "optimizer": {"name": "sgd", "lr": 0.1},
             "duration": {"steps": 3},
             "resources": dict(resources),

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from orchestrator.files import read_json
+from orchestrator.files import read_json, write_atomically
 from orchestrator.run_dir import RunDir
 from orchestrator.tracking.journal import read_journal_dir
 from tests.job.runs import Driver, driver_on, is_alive, make_run, wait_for
@@ -186,3 +186,16 @@ def test_a_failed_start_is_a_verdict_too_and_the_next_attempt_has_the_next_numbe
     with driver_on(run) as driver:
         assert driver.end()[0] == 4
     assert read_json(run.attempt(1).verdict)["outcome"] == "failed"
+
+
+def test_a_run_that_has_saved_is_not_trained_on_at_another_batch(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", TELL_WORLD, batch={"per_gpu": 4})
+    with driver_on(run) as driver:
+        assert driver.end()[0] == 0
+    write_atomically(run.recipe, run.recipe.read_text().replace("gpus_per_node: 1", "gpus_per_node: 2"))
+    with driver_on(run) as driver:
+        assert driver.end()[0] == 4
+    verdict = read_json(run.attempt(1).verdict)
+    assert f"{run.recipe} batch.per_gpu: the run trains with an effective batch of 4 samples" in verdict["reason"]
+    assert "on 2 ranks it would be an effective batch of 8 samples" in verdict["reason"]
+    assert not run.attempt(1).launch.exists()

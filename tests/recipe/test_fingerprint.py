@@ -41,6 +41,12 @@ def test_the_code_enters() -> None:
     assert of(code="abd") != of()
 
 
+def test_a_batch_that_the_allocation_decides_enters() -> None:
+    recipe = read_recipe(TINY, ("batch.effective=null", "batch.per_gpu=16")).recipe
+    on_one, on_four, again = (fingerprint(recipe, "abc", decided_batch=batch) for batch in (16, 64, 16))
+    assert on_one == again != on_four
+
+
 def test_the_order_of_keys_and_the_form_of_a_number_do_not_enter() -> None:
     assert of("optimizer.lr=1e-1", "model.args={b: 1, a: 2}") == of("optimizer.lr=0.1", "model.args={a: 2, b: 1}")
 

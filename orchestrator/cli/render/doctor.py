@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from orchestrator.cli.render.text import plural
 from orchestrator.submit.doctor.finding import Finding
+from orchestrator.units import plural
 
 
 def doctor_screen(findings: Sequence[Finding], *, version: str, platform: str) -> str:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from orchestrator.cli.render.text import aligned, plural
+from orchestrator.cli.render.text import aligned
 from orchestrator.plan.fit import FitReport, FitRow
-from orchestrator.units import format_memory
+from orchestrator.units import format_memory, plural
 
 _HEAD = (
     "RECOMPUTE",

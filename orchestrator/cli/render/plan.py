@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.cli.render.text import plural
 from orchestrator.launch.torchrun import Endpoint, World, torchrun_command, worker_command
 from orchestrator.launch.user_command import user_command
 from orchestrator.plan.batch import describe_runs
@@ -15,7 +14,7 @@ from orchestrator.plan.plan import Plan
 from orchestrator.plan.tokens import CHARS_PER_TOKEN, is_estimated
 from orchestrator.recipe.schema import Recipe
 from orchestrator.run_dir import RunDir
-from orchestrator.units import format_count, format_lr, format_walltime
+from orchestrator.units import format_count, format_lr, format_walltime, plural
 
 if TYPE_CHECKING:
     from orchestrator.submit.live import LiveReport

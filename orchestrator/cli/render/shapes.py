@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from orchestrator.cli.render.text import plural
 from orchestrator.plan.plan import Plan
 from orchestrator.plan.shape_options import ShapeOption, idle_share
 from orchestrator.submit.shapes.table import ShapeTable
-from orchestrator.units import format_count, format_walltime
+from orchestrator.units import format_count, format_walltime, plural
 
 _PARTITION = 4
 """The column that stands to the left; all others are numbers or short words, and stand to the right."""

@@ -6,8 +6,6 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from orchestrator.units import format_count
-
 
 def json_text(value: Any) -> str:
     """Indented JSON."""
@@ -20,8 +18,3 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
     widths[-1] = 0
     lines = ("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)) for row in rows)
     return "".join(f"{line.rstrip()}\n" for line in lines)
-
-
-def plural(count: int, noun: str) -> str:
-    """'1 rank', '2 ranks'."""
-    return f"{format_count(count)} {noun}" if count == 1 else f"{format_count(count)} {noun}s"

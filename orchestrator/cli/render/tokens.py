@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 
-from orchestrator.cli.render.text import plural
 from orchestrator.submit.token_count import PerSample, TokenReport
-from orchestrator.units import format_count
+from orchestrator.units import format_count, plural
 
 _SCRIPTS = {"latin": "Latin", "cyrillic": "Cyrillic", "cjk": "Chinese, Japanese or Korean", "other": "other"}
 
