@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any, Generic, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
@@ -72,6 +73,15 @@ def cautious(check: Check[ModelT]) -> Check[ModelT]:
             return
 
     return checked
+
+
+def readable(value: BaseModel, *names: str) -> bool:
+    """Whether all these fields, by their dotted names, are there in what may be a partial value."""
+    try:
+        attrgetter(*names)(value)
+    except AttributeError:
+        return False
+    return True
 
 
 class _Absent(Exception):

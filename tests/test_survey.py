@@ -13,7 +13,7 @@ from orchestrator.cluster import Cluster
 from orchestrator.documents import dump_yaml, parse_document
 from orchestrator.errors import ClusterError, Problem, RecipeError
 from orchestrator.kinds import kind_at
-from orchestrator.plan.effective import check_batch
+from orchestrator.plan.effective import BATCH_CHECKS
 from orchestrator.plan.resources import resource_checks
 from orchestrator.recipe.check import RULES
 from orchestrator.recipe.interpolation import interpolated
@@ -67,7 +67,7 @@ def problems_in(text: str, *overrides: str, folder: Path = Path("nowhere")) -> t
     """What a whole survey tells: text, overrides, interpolations, types, rules, targets, resources and the batch."""
     document = interpolated(with_overrides(parse_document(text, "good.yaml", RecipeError), overrides))
     targets = target_checks(folder) if folder.exists() else ()
-    return survey(Recipe, document, (*RULES, *targets, *resource_checks(SITE), check_batch)).problems
+    return survey(Recipe, document, (*RULES, *targets, *resource_checks(SITE), *BATCH_CHECKS)).problems
 
 
 def problems_of(data: dict[str, Any], *overrides: str) -> tuple[Problem, ...]:

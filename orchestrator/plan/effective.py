@@ -17,7 +17,9 @@ from orchestrator.plan.batch import (
 )
 from orchestrator.plan.learning_rate import plan_learning_rate
 from orchestrator.plan.memory import MemoryPlan
+from orchestrator.recipe.plan_names import asks_for_sizes
 from orchestrator.recipe.schema import Batch, Recipe
+from orchestrator.survey import readable
 from orchestrator.units import GIB
 
 _MOST_NAMED = 8
@@ -34,20 +36,43 @@ def effective_samples(wanted: Batch) -> int | None:
 
 
 def check_batch(recipe: Recipe) -> Iterator[Problem]:
-    """Whether the ranks that the recipe asks for can share its batch, and its lr follow it; dotted keys.
+    """Whether the ranks that the recipe asks for can share its batch; dotted keys.
 
     Nothing is said of a batch that is no number of samples: `check_recipe` tells that.
     """
+    batch = _on_requested_ranks(recipe)
+    if isinstance(batch, Indivisible):
+        yield _indivisible(batch, recipe)
+
+
+def check_learning_rate(recipe: Recipe) -> Iterator[Problem]:
+    """Whether its lr can follow the batch on those ranks; where they cannot share it, the declared one."""
     wanted = recipe.batch
-    if [effective_samples(wanted), wanted.per_gpu].count(None) != 1:
-        return
-    batch = effective_batch(recipe, world_size=recipe.resources.num_nodes * recipe.resources.gpus_per_node)
-    if isinstance(batch, Problem):
-        yield batch
-        return
-    learning_rate = plan_learning_rate(recipe.optimizer, effective_batch_size=batch.effective_in_unit)
+    if wanted.effective is not None and wanted.on_indivisible != "nearest":
+        size = wanted.effective if wanted.per_gpu is None and effective_samples(wanted) is not None else None
+    else:
+        batch = _on_requested_ranks(recipe)
+        size = None if batch is None else batch.effective_batch_size * (_length(wanted) or 1)
+    learning_rate = None if size is None else plan_learning_rate(recipe.optimizer, effective_batch_size=size)
     if isinstance(learning_rate, Problem):
         yield learning_rate
+
+
+BATCH_CHECKS = (check_batch, check_learning_rate)
+
+
+def _on_requested_ranks(recipe: Recipe) -> BatchPlan | Indivisible | None:
+    """The batch, however it becomes micro-batches; None where it is no number of samples."""
+    if [effective_samples(recipe.batch), recipe.batch.per_gpu].count(None) != 1:
+        return None
+    batch = _planned(recipe.batch, recipe.resources.num_nodes * recipe.resources.gpus_per_node, MicroBatchLimits())
+    assert not isinstance(batch, NothingFits), "without a limit everything fits"
+    return batch
+
+
+def has_one_size(recipe: Recipe) -> bool:
+    """Whether all micro-batches have one size: because the recipe says so, or because a command is told one."""
+    return recipe.batch.equal_micro or (bool(recipe.command) and recipe.batch.on_indivisible != "uneven")
 
 
 def effective_batch(recipe: Recipe, *, world_size: int, memory: MemoryPlan | None = None) -> BatchPlan | Problem:
@@ -56,14 +81,17 @@ def effective_batch(recipe: Recipe, *, world_size: int, memory: MemoryPlan | Non
     Tokens become samples of `sequence_length` tokens each. `memory` is the limit where the recipe says `micro: auto`.
     """
     wanted = recipe.batch
-    batch = _planned(wanted, world_size, None if wanted.micro == "auto" else wanted.micro)
+    limits = MicroBatchLimits(
+        None if wanted.micro == "auto" else wanted.micro, equal=has_one_size(recipe), multiple=wanted.micro_multiple
+    )
+    batch = _planned(wanted, world_size, limits)
     if wanted.micro == "auto" and memory is not None and isinstance(batch, BatchPlan):
-        limit = memory.limit(-(-batch.effective_batch_size // world_size))
-        batch = _planned(wanted, world_size, limit)
+        largest = memory.limit(-(-batch.effective_batch_size // world_size))
+        batch = _planned(wanted, world_size, replace(limits, largest=largest))
     if isinstance(batch, NothingFits):
         return _does_not_fit(batch, memory)
     if isinstance(batch, Indivisible):
-        return _indivisible(batch, wanted)
+        return _indivisible(batch, recipe)
     return replace(batch, sequence_length=_length(wanted))
 
 
@@ -72,8 +100,7 @@ def _length(wanted: Batch) -> int | None:
     return wanted.sequence_length if wanted.unit == "tokens" else None
 
 
-def _planned(wanted: Batch, world_size: int, largest: int | None) -> BatchPlan | Indivisible | NothingFits:
-    limits = MicroBatchLimits(largest, equal=wanted.equal_micro, multiple=wanted.micro_multiple)
+def _planned(wanted: Batch, world_size: int, limits: MicroBatchLimits) -> BatchPlan | Indivisible | NothingFits:
     if wanted.per_gpu is not None:
         return batch_per_gpu(wanted.per_gpu, world_size=world_size, limits=limits)
     samples = effective_samples(wanted)
@@ -83,11 +110,12 @@ def _planned(wanted: Batch, world_size: int, largest: int | None) -> BatchPlan |
         world_size=world_size,
         limits=limits,
         on_indivisible=wanted.on_indivisible,
-        tolerance=wanted.tolerance,
+        tolerance=wanted.tolerance if wanted.on_indivisible == "nearest" else 0.0,
     )
 
 
-def _indivisible(refused: Indivisible, wanted: Batch) -> Problem:
+def _indivisible(refused: Indivisible, recipe: Recipe) -> Problem:
+    wanted = recipe.batch
     size, world, length = refused.effective_batch_size, refused.world_size, _length(wanted)
     named = f"{size}" if length is None else f"{size * length} tokens = {size} samples"
     batches = _either([batch * (length or 1) for batch in refused.batches])
@@ -98,9 +126,18 @@ def _indivisible(refused: Indivisible, wanted: Batch) -> Problem:
     if wanted.on_indivisible == "nearest":
         away = min(abs(batch - size) for batch in refused.batches) / size
         what += f"; the nearest batch is {away:.2%} away, more than batch.tolerance {wanted.tolerance:.2%}"
+    if not _may_be_uneven(recipe):
+        return Problem("batch.effective", what, f"use {batches}, or a world of {_either(refused.worlds)}")
     uneven = " + ".join(map(str, balanced(size, world))) if world <= _MOST_NAMED else "the batch stays exact"
     fix = f"use {batches}, a world of {_either(refused.worlds)}, or batch.on_indivisible: uneven ({uneven})"
     return Problem("batch.effective", what, fix)
+
+
+def _may_be_uneven(recipe: Recipe) -> bool:
+    """Whether nothing in the recipe wants micro-batches of one size; no where that could not be read."""
+    if not readable(recipe, "command", "batch.equal_micro"):
+        return False
+    return not recipe.batch.equal_micro and not asks_for_sizes(recipe.command)
 
 
 def _does_not_fit(refused: NothingFits, memory: MemoryPlan | None) -> Problem:

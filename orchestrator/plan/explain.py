@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from orchestrator.plan.effective import has_one_size
 from orchestrator.plan.learning_rate import LearningRatePlan
 from orchestrator.plan.plan import Plan
 from orchestrator.plan.tokens import CHARS_PER_TOKEN, is_estimated, tokens_per_epoch
@@ -150,9 +151,10 @@ def _limit(plan: Plan, recipe: Recipe, share: Inputs) -> Iterator[Explanation]:
     limit = recipe.batch.micro
     if limit == "auto" and memory is not None:
         limit = memory.limit(-(-batch.effective_batch_size // plan.topology.world_size))
-    if recipe.batch.equal_micro and isinstance(limit, int):
+    if has_one_size(recipe) and isinstance(limit, int):
         formula = f"largest_divisor({PER_RANK}, at_most=limit)"
-        why = "micro-batches of one size (batch.equal_micro)"
+        because = "batch.equal_micro" if recipe.batch.equal_micro else "a command is told one"
+        why = f"micro-batches of one size ({because})"
         yield Explanation(name, largest, formula, {**share, "limit": limit}, why, DEFINITION)
     elif memory is not None:
         why = f"what fits a GPU of {memory.gpu_bytes / GIB:.3g} GiB ({memory.method})"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from orchestrator.cluster import Cluster, NodeType, Partition
 from orchestrator.errors import Problem, did_you_mean
 from orchestrator.recipe.schema import Recipe, Resources
-from orchestrator.survey import Check
+from orchestrator.survey import Check, readable
 from orchestrator.units import parse_bytes, parse_walltime
 
 
@@ -88,10 +88,19 @@ def _too_many_ranks(resources: Resources, cluster: Cluster) -> Iterator[Problem]
     ranks_on_cpus = nodes.gpus == 0 and cluster.accelerator != "cuda"
     if resources.gpus_per_node > nodes.gpus and not ranks_on_cpus:
         what = f"{resources.gpus_per_node} GPUs per node are more than the {nodes.gpus} {where}"
-        fix = f"write {nodes.gpus} or less, and more num_nodes" if nodes.gpus else "choose a partition with GPUs"
-        yield Problem("resources.gpus_per_node", what, fix)
+        yield Problem("resources.gpus_per_node", what, _fewer_gpus(resources, nodes))
     else:
         yield from _too_many_cpus(resources, where, nodes)
+
+
+def _fewer_gpus(resources: Resources, nodes: NodeType) -> str:
+    """What to write instead of too many GPUs per node; more nodes only where there are as many."""
+    if not nodes.gpus:
+        return "choose a partition with GPUs"
+    most, ranks = nodes.num_nodes * nodes.gpus, resources.gpus_per_node
+    if readable(resources, "num_nodes"):
+        ranks *= resources.num_nodes
+    return f"write {nodes.gpus} or less{', and more num_nodes' if ranks <= most else f': there are {most} GPUs in all'}"
 
 
 def _wrong_gpu_type(resources: Resources, cluster: Cluster) -> Iterator[Problem]:

@@ -9,6 +9,7 @@ from urllib.parse import SplitResult, urlsplit
 from orchestrator.errors import Problem
 from orchestrator.recipe.assets import BELONGS_TO, KINDS, Asset, AssetKind, asset_variable
 from orchestrator.recipe.schema import Recipe
+from orchestrator.survey import readable
 
 CACHE_VARIABLE = "ORCHESTRATE_CACHE"
 HUB_VARIABLES = ("HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
@@ -26,22 +27,20 @@ _NEEDS: dict[AssetKind, tuple[str, str]] = {
 def assets_are_whole(recipe: Recipe) -> Iterator[Problem]:
     """Each asset is one thing from one place, pinned, with no key of another kind."""
     for name, asset in recipe.assets.items():
-        if _readable(asset):
-            yield from _faults(f"assets.{name}", asset)
+        yield from _faults(f"assets.{name}", asset)
 
 
 def whole_assets(recipe: Recipe) -> dict[str, Asset]:
     """Those of a recipe's assets, by name, with which nothing is wrong in itself."""
-    return {n: asset for n, asset in recipe.assets.items() if _readable(asset) and not any(_faults(n, asset))}
-
-
-def _readable(asset: Asset) -> bool:
-    """Whether every field of it could be read: of a partial asset nothing is concluded."""
-    return all(hasattr(asset, name) for name in Asset.model_fields)
+    read = {name: asset for name, asset in recipe.assets.items() if readable(asset, *Asset.model_fields)}
+    return {name: asset for name, asset in read.items() if not any(_faults(name, asset))}
 
 
 def _faults(where: str, asset: Asset) -> Iterator[Problem]:
-    given = [kind for kind in KINDS if getattr(asset, kind) is not None]
+    """What could not be read is passed over; without its kind nothing more is said of an asset."""
+    given = [kind for kind in KINDS if getattr(asset, kind, None) is not None]
+    if len(given) < 2 and not readable(asset, *KINDS):
+        return
     if len(given) != 1:
         found = "none" if not given else " and ".join(given)
         fix = "keep one of them" if given else f"write one of them below {where}"
@@ -49,12 +48,12 @@ def _faults(where: str, asset: Asset) -> Iterator[Problem]:
         return
     (kind,) = given
     needed, meaning = _NEEDS[kind]
-    if getattr(asset, needed) is None:
+    if readable(asset, needed) and getattr(asset, needed) is None:
         yield Problem(
             f"{where}.{needed}", f"{needed} is missing: a {kind} asset needs it", f"write {needed}: {meaning}"
         )
     for key, kinds in BELONGS_TO.items():
-        if kind not in kinds and getattr(asset, key) not in (None, ()):
+        if kind not in kinds and getattr(asset, key, None) not in (None, ()):
             yield Problem(
                 f"{where}.{key}", f"belongs to {' and '.join(kinds)} assets, and this is a {kind} asset", "take it away"
             )
@@ -72,7 +71,9 @@ def _reachable(where: str, asset: Asset) -> Iterator[Problem]:
         yield Problem(f"{where}.url", f"{asset.url!r} is not a URL that is read", "write https://..., or file:///...")
     elif asset.git is not None and (not asset.git or asset.git.startswith("-") or "::" in asset.git):
         yield Problem(f"{where}.git", f"{asset.git!r} is not a repository's URL", "write https://..., or a path")
-    for key, paths in (("path", () if asset.path is None else (asset.path,)), ("files", asset.files)):
+    for key in ("path", "files"):
+        found: str | tuple[str, ...] | None = getattr(asset, key, None)
+        paths = (found,) if isinstance(found, str) else found or ()
         if any(not path or path.startswith("/") or ".." in PurePosixPath(path).parts for path in paths):
             yield Problem(f"{where}.{key}", "leads out of what it is taken from", "write relative paths, without ..")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 PLAN_NAMES: dict[str, str] = {
     "micro_batch_size": "Largest micro-batch of any rank, in samples.",
     "gradient_accumulation_steps": "Micro-steps per optimizer step.",
@@ -17,3 +19,10 @@ PLAN_NAMES: dict[str, str] = {
     "run_dir": "Absolute path of the run directory.",
 }
 """Name -> what it is."""
+
+_SIZES = ("${plan.micro_batch_size}", "${plan.gradient_accumulation_steps}")
+
+
+def asks_for_sizes(command: Sequence[str]) -> bool:
+    """Whether a command is told the one size of all its micro-batches, or their number."""
+    return any(size in argument for argument in command for size in _SIZES)

@@ -9,11 +9,13 @@ from __future__ import annotations
 import ast
 import importlib.machinery
 import importlib.util
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 
 from orchestrator.errors import Problem, did_you_mean
 from orchestrator.recipe.schema import Recipe
+from orchestrator.recipe.section import Section
 from orchestrator.survey import Check
 
 _SUFFIXES = (".py", *importlib.machinery.EXTENSION_SUFFIXES)
@@ -35,37 +37,26 @@ def check_targets(recipe: Recipe, folder: Path) -> tuple[Problem, ...]:
     return tuple(problem for check in target_checks(folder) for problem in check(recipe))
 
 
-def _model_target(recipe: Recipe) -> Iterator[tuple[str, str]]:
-    if recipe.model is not None:
-        yield "model.target", recipe.model.target
+def _named_in(where: str, section: Section | None) -> Iterator[tuple[str, str]]:
+    """(dotted key, `module:attribute`) of all that a section names, where that could be read."""
+    for name in ("target", "count"):
+        target = getattr(section, name, None)
+        if target is not None:
+            yield f"{where}.{name}", target
 
 
-def _dataset_targets(recipe: Recipe) -> Iterator[tuple[str, str]]:
-    yield from ((f"datasets.{index}.target", dataset.target) for index, dataset in enumerate(recipe.datasets))
+def _named_in_each(where: str, sections: Iterable[tuple[object, Section]]) -> Iterator[tuple[str, str]]:
+    return chain.from_iterable(_named_in(f"{where}.{key}", section) for key, section in sections)
 
 
-def _validation_targets(recipe: Recipe) -> Iterator[tuple[str, str]]:
-    yield from ((f"validation.{index}.target", dataset.target) for index, dataset in enumerate(recipe.validation))
-
-
-def _loss_targets(recipe: Recipe) -> Iterator[tuple[str, str]]:
-    if recipe.loss is not None:
-        yield "loss.target", recipe.loss.target
-        if recipe.loss.count is not None:
-            yield "loss.count", recipe.loss.count
-
-
-def _optimizer_target(recipe: Recipe) -> Iterator[tuple[str, str]]:
-    if recipe.optimizer.target is not None:
-        yield "optimizer.target", recipe.optimizer.target
-
-
-def _metric_targets(recipe: Recipe) -> Iterator[tuple[str, str]]:
-    yield from ((f"metrics.{name}.target", metric.target) for name, metric in recipe.metrics.items())
-
-
-_TARGETS = (_model_target, _dataset_targets, _validation_targets, _loss_targets, _optimizer_target, _metric_targets)
-"""(dotted key, `module:attribute`) of everything a section names."""
+_TARGETS: tuple[Callable[[Recipe], Iterator[tuple[str, str]]], ...] = (
+    lambda recipe: _named_in("model", recipe.model),
+    lambda recipe: _named_in_each("datasets", enumerate(recipe.datasets)),
+    lambda recipe: _named_in_each("validation", enumerate(recipe.validation)),
+    lambda recipe: _named_in("loss", recipe.loss),
+    lambda recipe: _named_in("optimizer", recipe.optimizer),
+    lambda recipe: _named_in_each("metrics", recipe.metrics.items()),
+)
 
 
 def _check_target(key: str, target: str, folder: Path) -> Iterator[Problem]:

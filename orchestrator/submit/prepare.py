@@ -22,7 +22,7 @@ from orchestrator.errors import ClusterError, Problem, RecipeError, RunError
 from orchestrator.files import make_private_dir, read_json, write_atomically, write_json
 from orchestrator.launch.job_script import job_script
 from orchestrator.machine import detect_accelerator
-from orchestrator.plan.effective import check_batch
+from orchestrator.plan.effective import BATCH_CHECKS
 from orchestrator.plan.plan import Plan, make_plan, plan_to_json, requested_allocation
 from orchestrator.plan.resources import resource_checks
 from orchestrator.profile import survey_profile
@@ -120,7 +120,7 @@ def read_and_look(
     cluster_checks = (*resource_checks(cluster), *checks_of(live, cluster))
     if problems:
         cluster_checks = tuple(map(cautious, cluster_checks))
-    checks = (*target_checks(recipe_path.parent), *cluster_checks, check_batch, *more)
+    checks = (*target_checks(recipe_path.parent), *cluster_checks, *BATCH_CHECKS, *more)
     try:
         read = read_recipe(recipe_path, overrides, checks=checks)
     except RecipeError as error:

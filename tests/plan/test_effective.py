@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
+from pathlib import PurePath
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from orchestrator.cluster import LOCAL, Allocation
 from orchestrator.errors import Problem
+from orchestrator.launch.user_command import user_command
 from orchestrator.plan.batch import BatchPlan
-from orchestrator.plan.effective import check_batch, effective_batch, effective_samples
+from orchestrator.plan.effective import BATCH_CHECKS, effective_batch, effective_samples
+from orchestrator.plan.explain import explain
 from orchestrator.plan.memory import MemoryPlan, PeakCurve
+from orchestrator.plan.plan import make_plan
 from orchestrator.recipe.schema import Batch
 from orchestrator.units import GIB
 from tests.plan.recipes import recipe
@@ -85,6 +93,36 @@ def test_equal_micro_batches_are_limited_by_the_largest_divisor_that_fits() -> N
     assert planned(8, effective=488, micro=16, equal_micro=True).gradient_accumulation_steps == 61
 
 
+@given(share=st.integers(1, 500), world_size=st.integers(1, 64), micro=st.none() | st.integers(1, 64))
+def test_a_command_is_told_sizes_that_make_its_batch_exactly(share: int, world_size: int, micro: int | None) -> None:
+    command = ("train.py", "${plan.micro_batch_size}", "${plan.gradient_accumulation_steps}", "${plan.world_size}")
+    wanted = recipe(command=command, datasets=[], batch={"effective": share * world_size, "micro": micro})
+    plan = make_plan(wanted, LOCAL, Allocation(1, world_size))
+    _, _, *told = user_command(wanted.command, plan, PurePath("run"), python="python3")
+    assert math.prod(map(int, told)) == share * world_size
+    assert int(told[0]) <= (micro or share)
+    (number,) = [number for number in explain(plan, wanted) if number.name == "batch.micro_batch_size"]
+    assert number.value == int(told[0])
+
+
+def test_a_command_that_asks_for_no_size_may_be_uneven() -> None:
+    plan = effective_batch(recipe(command=["t.py"], batch={"effective": 10, "on_indivisible": "uneven"}), world_size=3)
+    assert isinstance(plan, BatchPlan) and plan.kind == "uneven"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"batch": {"effective": 64, "micro": 4, "equal_micro": True}},
+        {"batch": {"effective": 64}, "command": ["t.py", "${plan.gradient_accumulation_steps}"]},
+    ],
+)
+def test_uneven_is_no_advice_where_it_would_be_refused(changes: dict[str, Any]) -> None:
+    problem = effective_batch(recipe(**changes), world_size=3)
+    assert isinstance(problem, Problem)
+    assert problem.fix == "use 63 or 66, or a world of 2 or 4"
+
+
 def test_a_predicted_limit_hangs_on_whether_gradients_are_kept() -> None:
     memory = fits(accumulating=10, single=14)
     assert planned(8, memory, effective=112, micro="auto").largest_micro_batch == 14
@@ -126,8 +164,12 @@ def test_the_ranks_that_a_recipe_asks_for_are_checked_with_all_that_follows_the_
         ({"batch": {"effective": 16}, "optimizer": other}, ["optimizer.scaling"]),
         ({"batch": {"per_gpu": 8}, "optimizer": other}, []),
         ({"batch": {"per_gpu": 8}, "optimizer": other, "resources": {"num_nodes": 3}}, ["optimizer.scaling"]),
+        (
+            {"batch": {"effective": 16}, "optimizer": other, "resources": {"num_nodes": 3}},
+            ["batch.effective", "optimizer.scaling"],
+        ),
         ({"batch": {}}, []),
         ({"batch": {"effective": 17, "unit": "tokens", "sequence_length": 4}}, []),
     ]
     for changes, keys in cases:
-        assert [problem.where for problem in check_batch(recipe(**changes))] == keys
+        assert [problem.where for check in BATCH_CHECKS for problem in check(recipe(**changes))] == keys

@@ -75,6 +75,15 @@ def test_more_gpus_than_a_node_has_are_refused(partition: str, gpus: int, fix: s
     assert (where, told_fix) == ("resources.gpus_per_node", fix)
 
 
+@pytest.mark.parametrize(
+    ("num_nodes", "fix"),
+    [(3, "write 8 or less, and more num_nodes"), (4, "write 8 or less: there are 32 GPUs in all")],
+)
+def test_more_nodes_are_advised_only_where_there_are_as_many(num_nodes: int, fix: str) -> None:
+    ((_, _, told_fix),) = told(num_nodes=num_nodes, gpus_per_node=10)
+    assert told_fix == fix
+
+
 def test_where_there_are_no_gpus_ranks_run_on_cores_and_need_one_each() -> None:
     site = SITE.model_copy(update={"accelerator": "cpu"})
     assert told(site, partition="cpu", gpus_per_node=16) == []

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from orchestrator.cluster import Cluster
 from orchestrator.documents import dump_yaml, parse_document
 from orchestrator.errors import Problem, RecipeError
-from orchestrator.plan.effective import check_batch
+from orchestrator.plan.effective import BATCH_CHECKS
 from orchestrator.plan.resources import resource_checks
 from orchestrator.recipe.check import RULES
 from orchestrator.recipe.interpolation import from_environment, interpolated
@@ -67,7 +67,7 @@ def told(text: str, *overrides: str) -> tuple[Problem, ...]:
     document = parse_document(text, "recipe.yaml", RecipeError)
     document = from_environment(interpolated(with_overrides(document, overrides)))
     site = Cluster.model_validate({"name": "site", "scheduler": "local", "partitions": {"a": {"nodes": NODES}}})
-    checks = (*RULES, *target_checks(Path(__file__).parent), *resource_checks(site), check_batch)
+    checks = (*RULES, *target_checks(Path(__file__).parent), *resource_checks(site), *BATCH_CHECKS)
     return survey(Recipe, document, checks).problems
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import RecipeError
-from orchestrator.plan.effective import check_batch
+from orchestrator.plan.effective import BATCH_CHECKS
 from orchestrator.recipe.read import read_recipe
 from orchestrator.recipe.targets import target_checks
 
@@ -17,7 +17,7 @@ NAMES = sorted(file.stem for file in FOLDER.glob("*.yaml"))
 
 def refusal(name: str) -> RecipeError:
     with pytest.raises(RecipeError) as caught:
-        read_recipe(f"{name}.yaml", checks=(*target_checks(Path()), check_batch))
+        read_recipe(f"{name}.yaml", checks=(*target_checks(Path()), *BATCH_CHECKS))
     return caught.value
 
 

@@ -148,6 +148,13 @@ def test_the_nearest_numbers_of_tokens_are_told_and_none_of_them_is_zero() -> No
     assert fixes == ["write 999424 or 1003520", "write 4096"]
 
 
+def test_the_nearest_numbers_of_tokens_are_such_that_the_ranks_can_share_them() -> None:
+    batch = {"effective": 1_000_000, "unit": "tokens", "sequence_length": 4096}
+    wanted = Recipe.model_validate({**GOOD, "batch": batch, "resources": {"num_nodes": 4, "gpus_per_node": 4}})
+    (problem,) = check_recipe(wanted)
+    assert problem.fix == "write 983040 or 1048576"
+
+
 def test_with_a_batch_in_tokens_the_tokens_of_every_sample_are_known() -> None:
     batch = {"effective": 64, "unit": "tokens", "sequence_length": 16}
     assert keys(GOOD, batch=batch, duration={"tokens": 1000}) == []
@@ -174,6 +181,22 @@ def test_a_batch_per_gpu_may_have_a_reference_batch_but_no_way_to_be_uneven() ->
 def test_inverse_sqrt_needs_a_warm_up_that_is_not_empty() -> None:
     assert keys(GOOD, schedule={"name": "inverse_sqrt", "warmup": {"ratio": 0}}) == ["schedule.name"]
     assert keys(GOOD, schedule={"name": "inverse_sqrt", "warmup": {"ratio": 0.1}}) == []
+
+
+def test_a_ratio_of_what_a_command_counts_can_be_counted() -> None:
+    schedule = {"name": "inverse_sqrt"}
+    (problem,) = check_recipe(Recipe.model_validate({**COMMAND, "schedule": schedule}))
+    assert problem.fix == "write schedule.warmup, such as {ratio: 0.1}"
+    assert keys(COMMAND, schedule={**schedule, "warmup": {"ratio": 0.1}}) == []
+
+
+@pytest.mark.parametrize("name", ["micro_batch_size", "gradient_accumulation_steps"])
+def test_a_command_that_asks_for_its_sizes_is_not_uneven(name: str) -> None:
+    batch = {"effective": 10, "on_indivisible": "uneven"}
+    assert keys({**COMMAND, "command": ["train.py", f"--size=${{plan.{name}}}"]}, batch=batch) == [
+        "batch.on_indivisible"
+    ]
+    assert keys(COMMAND, batch=batch) == []
 
 
 def test_tokens_need_a_size_on_every_dataset() -> None:

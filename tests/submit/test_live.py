@@ -74,7 +74,7 @@ def test_what_the_cluster_has_is_not_told() -> None:
           "write 4 or less, and more num_nodes")),
         ({"gpus_per_node": 3, "gpu_type": "v100"},
          ("gpus_per_node", "3 v100 GPUs per node are more than a node in partition 'debug' has",
-          "write 2 or less, and more num_nodes")),
+          "write 2 or less: there are 2 GPUs in all")),
         ({"gpu_type": "h100"},
          ("gpu_type", "no node in partition 'debug' has a GPU of type 'h100'", "did you mean 'v100'?")),
         ({"gpu_type": "a100", "partition": "four"},

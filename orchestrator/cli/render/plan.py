@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.launch.torchrun import Endpoint, World, torchrun_command, worker_command
 from orchestrator.launch.user_command import user_command
 from orchestrator.plan.batch import describe_runs
+from orchestrator.plan.effective import has_one_size
 from orchestrator.plan.plan import Plan
 from orchestrator.plan.tokens import CHARS_PER_TOKEN, is_estimated
 from orchestrator.recipe.schema import Recipe
@@ -66,7 +67,7 @@ def _batch(plan: Plan) -> str:
 def _accumulation(plan: Plan, recipe: Recipe) -> str:
     most = plan.batch.largest_micro_batch
     limit = "no limit on the micro-batch" if most is None else f"micro-batch at most {most}"
-    if recipe.batch.equal_micro:
+    if most is not None and has_one_size(recipe):
         limit = f"micro-batches of one size, {most}"
     elif plan.memory is not None:
         limit = f"largest micro-batch that fits: {most} ({plan.memory.by})"

@@ -15,7 +15,7 @@ from orchestrator.errors import Problem, did_you_mean
 from orchestrator.plan.resources import cpus_per_node, partition_name, resource_checks
 from orchestrator.recipe.schema import Recipe, Resources
 from orchestrator.submit.site.facts import Node, Partition, SlurmFacts
-from orchestrator.survey import Check
+from orchestrator.survey import Check, readable
 from orchestrator.units import format_mebibytes, format_walltime, parse_bytes, parse_walltime
 
 Rule = Callable[[Resources, Cluster, SlurmFacts], Iterator[Problem]]
@@ -157,7 +157,10 @@ def _too_many_gpus(resources: Resources, cluster: Cluster, facts: SlurmFacts) ->
         return
     kind = f" {resources.gpu_type}" if resources.gpu_type else ""
     what = f"{resources.gpus_per_node}{kind} GPUs per node are more than a node in partition {partition.name!r} has"
-    fix = f"write {most} or less, and more num_nodes"
+    ranks = resources.gpus_per_node * (resources.num_nodes if readable(resources, "num_nodes") else 1)
+    offered = sum(node.num_gpus(resources.gpu_type) for node in nodes)
+    more = ", and more num_nodes" if ranks <= offered else f": there are {offered} GPUs in all"
+    fix = f"write {most} or less{more}"
     if not most:
         what = f"no node in partition {partition.name!r} has GPUs"
         others = sorted(name for name in facts.partitions if any(n.num_gpus() for n in facts.nodes_of(name)))
