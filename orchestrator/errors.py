@@ -113,10 +113,18 @@ class TrainingError(OrchestratorError):
 
 
 def nearest(word: str, choices: Iterable[str]) -> str | None:
-    """The choice that `word` was probably meant to be, capitals or not; None when none is near."""
-    known = sorted(choices)
-    same = [choice for choice in known if choice.lower() == word.lower()]
-    return next(iter(same or difflib.get_close_matches(word, known, n=1, cutoff=0.6)), None)
+    """The choice that `word` was probably meant to be; None when none is near.
+
+    The same but for its case comes first, then what begins alike: hardly anybody mistypes the first letter, and cpus
+    are not gpus.
+    """
+    written = {choice.casefold(): choice for choice in sorted(choices, reverse=True)}
+    wanted = word.casefold()
+    if wanted in written:
+        return written[wanted]
+    near = difflib.get_close_matches(wanted, sorted(written), cutoff=0.6)
+    alike = [choice for choice in near if choice[:1] == wanted[:1]]
+    return written[(alike or near)[0]] if near else None
 
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
