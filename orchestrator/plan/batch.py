@@ -141,6 +141,11 @@ class BatchPlan:
         """The effective batch in the recipe's unit."""
         return self.effective_batch_size * (self.sequence_length or 1)
 
+    @property
+    def requested_in_unit(self) -> int | None:
+        """The batch that was asked for, in the recipe's unit; None where it is an output."""
+        return None if self.requested is None else self.requested * (self.sequence_length or 1)
+
     def groups(self, world_size: int) -> tuple[tuple[int, Runs], ...]:
         """How the ranks share one full window; see `rank_groups`."""
         return rank_groups(

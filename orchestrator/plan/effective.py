@@ -53,7 +53,9 @@ def check_learning_rate(recipe: Recipe) -> Iterator[Problem]:
     else:
         batch = _on_requested_ranks(recipe)
         size = None if batch is None else batch.effective_batch_size * (_length(wanted) or 1)
-    learning_rate = None if size is None else plan_learning_rate(recipe.optimizer, effective_batch_size=size)
+    if size is None:
+        return
+    learning_rate = plan_learning_rate(recipe.optimizer, effective_batch_size=size, requested=wanted.effective)
     if isinstance(learning_rate, Problem):
         yield learning_rate
 

@@ -1,7 +1,8 @@
 """Why every number of a plan is what it is: formula, inputs, reason and source. Pure data, for a screen or for JSON.
 
 A formula is written in Python's arithmetic over the names in `inputs`, so that anybody (and a test) can redo it;
-`ceil`, `floor`, `sqrt` and `plan.batch.largest_divisor` are the functions in it.
+`ceil`, `floor`, `sqrt`, `plan.batch.largest_divisor` and `exact`, which takes a decimal as it was written
+(`Fraction(str(x))`), are the functions in it.
 """
 
 from __future__ import annotations
@@ -172,6 +173,8 @@ def _learning_rate(plan: Plan) -> Iterator[Explanation]:
     yield _factor(rate)
     inputs = {"base_lr": rate.base_lr, "factor": rate.factor}
     why = "relative to the recipe's own base batch: an allocation alone never changes it"
+    if not plan.batch.is_declared and rate.rule != "none":
+        why = "relative to the base batch; here the allocation decides the batch, and so this"
     yield Explanation("learning_rate.peak_lr", rate.peak_lr, "base_lr * factor", inputs, why, DEFINITION)
 
 
@@ -212,7 +215,10 @@ def _amount(amount: Amount, plan: Plan, recipe: Recipe) -> tuple[str, Inputs]:
     """How an amount of training becomes samples."""
     schedule, batch = plan.schedule, plan.batch
     if isinstance(amount, Warmup) and amount.ratio is not None:
-        return "ceil(ratio * total_samples)", {"ratio": amount.ratio, "total_samples": schedule.total_samples}
+        return "ceil(exact(ratio) * total_samples)", {
+            "ratio": amount.ratio,
+            "total_samples": schedule.total_samples,
+        }
     if isinstance(amount, Duration) and amount.tokens is not None:
         if batch.sequence_length is not None:
             return "ceil(tokens / sequence_length)", {"tokens": amount.tokens, "sequence_length": batch.sequence_length}
@@ -225,7 +231,10 @@ def _amount(amount: Amount, plan: Plan, recipe: Recipe) -> tuple[str, Inputs]:
         return formula, {"steps": amount.steps, "effective_batch_size": batch.effective_batch_size}
     if amount.epochs is not None:
         samples = schedule.samples_per_epoch or 0
-        return "ceil(epochs * samples_per_epoch)", {"epochs": amount.epochs, "samples_per_epoch": samples}
+        return "ceil(exact(epochs) * samples_per_epoch)", {
+            "epochs": amount.epochs,
+            "samples_per_epoch": samples,
+        }
     return "samples", {"samples": amount.samples or 0}
 
 

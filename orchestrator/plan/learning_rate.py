@@ -96,12 +96,17 @@ def scaled_weight_decay(weight_decay: float, batch_ratio: float, *, lr_factor: f
     return weight_decay * batch_ratio / lr_factor
 
 
-def plan_learning_rate(optimizer: Optimizer, *, effective_batch_size: int) -> LearningRatePlan | Problem:
+def plan_learning_rate(
+    optimizer: Optimizer, *, effective_batch_size: int, requested: int | None = None
+) -> LearningRatePlan | Problem:
     """The peak lr at the effective batch (in the unit of `base_batch`); without a base batch it is taken as it is.
 
-    A Problem at `optimizer.scaling` where the rule would have to be guessed.
+    Where the ranks got another batch than was `requested`, that one is the base batch of a recipe without any, if
+    there is a rule. A Problem at `optimizer.scaling` where the rule would have to be guessed.
     """
     base_lr, base = optimizer.lr, optimizer.base_batch
+    if base is None and optimizer.scaling == "auto" and optimizer.name in RULE_OF_OPTIMIZER:
+        base = requested if requested != effective_batch_size else None
     if base is None:
         reason = "as written" if optimizer.scaling == "none" else "as written: no base_batch"
         return LearningRatePlan(base_lr, None, "none", 1.0, base_lr, reason)

@@ -23,6 +23,7 @@ from orchestrator.plan.resources import cpus_per_node, partition_name
 from orchestrator.plan.schedule import SchedulePlan, num_steps, total_samples, warmup_samples
 from orchestrator.plan.tokens import tokens_per_sample
 from orchestrator.plan.warnings import Judged, PlanWarning, warnings_of
+from orchestrator.recipe.check import warmup_too_long
 from orchestrator.recipe.schema import Recipe
 from orchestrator.units import parse_walltime
 
@@ -88,7 +89,8 @@ def make_plan(
     BatchNorm in the model's code.
     """
     batch = _told(effective_batch(recipe, world_size=allocation.world_size, memory=memory))
-    learning_rate = _told(plan_learning_rate(recipe.optimizer, effective_batch_size=batch.effective_in_unit))
+    size, requested = batch.effective_in_unit, batch.requested_in_unit
+    learning_rate = _told(plan_learning_rate(recipe.optimizer, effective_batch_size=size, requested=requested))
     tokens = tokens_per_sample(recipe.datasets, sequence_length=batch.sequence_length)
     schedule = _schedule(recipe, batch.effective_batch_size, tokens)
     total, epoch = schedule.total_samples, schedule.samples_per_epoch
@@ -120,6 +122,8 @@ def _schedule(recipe: Recipe, size: int, tokens: Fraction | None) -> SchedulePla
     epoch = sum(dataset.num_samples for dataset in recipe.datasets) or None
     total = total_samples(recipe.duration, effective_batch_size=size, samples_per_epoch=epoch, tokens_per_sample=tokens)
     warmup = warmup_samples(recipe.schedule.warmup, total=total, effective_batch_size=size, samples_per_epoch=epoch)
+    if warmup > total:
+        raise RecipeError(warmup_too_long(warmup, total, "samples"))
     return SchedulePlan(
         name=recipe.schedule.name,
         final_ratio=recipe.schedule.final_ratio,

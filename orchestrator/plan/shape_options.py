@@ -135,7 +135,8 @@ def _other_batch(plan: Plan) -> str:
     if batch.requested in (None, batch.effective_batch_size):
         return ""
     size, wanted = format_count(batch.effective_batch_size), format_count(batch.requested or 0)
-    return f"the batch would be {size}, not {wanted}, and the lr would follow it"
+    lr = "" if plan.learning_rate.rule == "none" else ", and the lr would follow it"
+    return f"the batch would be {size}, not {wanted}{lr}"
 
 
 def _other_model(plan: Plan, own: Plan | None, batch_norm: str | None) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 
 from orchestrator.plan.batch import BatchPlan
 from orchestrator.plan.learning_rate import ADAM_FAMILY, LearningRatePlan
@@ -69,7 +70,8 @@ def _batch_changed(judged: Judged) -> Iterator[str]:
     batch = judged.batch
     if batch.requested not in (None, batch.effective_batch_size):
         wanted, found = judged.recipe.batch.effective, batch.effective_in_unit
-        yield f"the effective batch is {found}, not {wanted}; the lr follows it"
+        lr = "stays as written" if judged.learning_rate.rule == "none" else "follows it"
+        yield f"the effective batch is {found}, not {wanted}; the lr {lr}"
 
 
 def _big_scale(judged: Judged) -> Iterator[str]:
@@ -83,11 +85,15 @@ def _big_scale(judged: Judged) -> Iterator[str]:
 
 def _beta_invalid(judged: Judged) -> Iterator[str]:
     optimizer, ratio = judged.recipe.optimizer, judged.learning_rate.batch_ratio
-    forgets = 1 - optimizer.betas[0]
-    if optimizer.name in ADAM_FAMILY and judged.learning_rate.rule == "sqrt" and ratio * forgets >= 1:
+    base = judged.learning_rate.base_batch_size
+    if base is None or judged.learning_rate.rule != "sqrt" or optimizer.name not in ADAM_FAMILY:
+        return
+    forgets = 1 - Fraction(str(optimizer.betas[0]))
+    product = forgets * Fraction(judged.batch.effective_in_unit, base)
+    if product >= 1:
         yield (
-            f"k(1 - beta1) = {ratio:.3g} x {forgets:.3g} = {ratio * forgets:.3g} is not below 1: the square-root rule "
-            "is derived for less, where beta1 can follow it"
+            f"k(1 - beta1) = {ratio:.3g} x {float(forgets):.3g} = {float(product):.3g} is not below 1: the square-root "
+            "rule is derived for less, where beta1 can follow it"
         )
 
 
@@ -105,7 +111,7 @@ def _few_steps(judged: Judged) -> Iterator[str]:
 
     So a small run at its own base batch is not scolded for being small, and a long warm-up always is named.
     """
-    schedule, base = judged.schedule, judged.learning_rate.base_batch_size
+    schedule, base = judged.schedule, judged.recipe.optimizer.base_batch
     if schedule.warmup_samples > MOST_WARMUP * schedule.total_samples:
         share = schedule.warmup_samples / schedule.total_samples
         yield f"the warm-up takes {share:.0%} of the run ({schedule.warmup_steps} of {schedule.num_steps} steps)"
@@ -145,7 +151,8 @@ def _lr_at(judged: Judged, num_samples: int) -> str:
 
 def _batch_norm(judged: Judged) -> Iterator[str]:
     batch, declared = judged.batch, judged.recipe.batch.micro
-    reference = declared if isinstance(declared, int) else batch.effective_batch_size
+    whole = judged.recipe.batch.per_gpu or batch.effective_batch_size
+    reference = declared if isinstance(declared, int) else whole
     sizes = {size for _, runs in batch.groups(judged.world_size) for size, _ in runs}
     if judged.batch_norm and sizes != {reference}:
         shown = " and ".join(map(str, sorted(sizes)))

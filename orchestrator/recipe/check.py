@@ -107,7 +107,7 @@ def _tokens_can_be_counted(recipe: Recipe) -> Iterator[Problem]:
 
 
 def _warmup_ends(recipe: Recipe) -> Iterator[Problem]:
-    """Where the recipe alone says so; the plan knows the rest (see `plan.effective`)."""
+    """Where the recipe alone says so; `make_plan` knows the rest."""
     warmup, duration = recipe.schedule.warmup, recipe.duration
     if warmup is None or len(_units(warmup)) != 1 or len(_units(duration)) != 1:
         return
@@ -117,8 +117,13 @@ def _warmup_ends(recipe: Recipe) -> Iterator[Problem]:
     else:
         ends, end, unit_name = _samples(warmup, recipe), _samples(duration, recipe), "samples"
     if ends is not None and end is not None and ends > end:
-        what = f"the warm-up of {short(ends)} {unit_name} is longer than the duration of {short(end)}"
-        yield Problem("schedule.warmup", what, "shorten the warm-up, or train longer")
+        yield warmup_too_long(ends, end, unit_name)
+
+
+def warmup_too_long(ends: float, end: float, unit: str) -> Problem:
+    """That a warm-up ends after the run."""
+    what = f"the warm-up of {short(ends)} {unit} is longer than the duration of {short(end)}"
+    return Problem("schedule.warmup", what, "shorten the warm-up, or train longer")
 
 
 def _units(amount: Amount) -> list[str]:

@@ -31,7 +31,8 @@ class Batch(Section):
     )
     per_gpu: Count | None = Field(
         default=None,
-        description="Samples per GPU per optimizer step; the effective batch becomes an output, and the lr follows it.",
+        description="Samples per GPU per optimizer step; the effective batch becomes an output, and the lr follows it "
+        "from `optimizer.base_batch`, where there is one.",
     )
     unit: Literal["samples", "tokens"] = Field(
         default="samples",
@@ -55,7 +56,8 @@ class Batch(Section):
     on_indivisible: Literal["refuse", "nearest", "uneven"] = Field(
         default="refuse",
         description="When the ranks cannot share the batch evenly: refuse, take the nearest batch that they can "
-        "(the lr follows), or let some ranks take one sample more (the batch stays exact).",
+        "(the lr follows from `optimizer.base_batch`, or else from the batch that was asked for), or let some ranks "
+        "take one sample more (the batch stays exact).",
     )
     tolerance: Fraction = Field(
         default=0.05, description="How far `nearest` may go from the effective batch, as a fraction."

@@ -34,12 +34,14 @@ RECIPES = {
         batch={"effective": 65_536, "unit": "tokens", "sequence_length": 512, "micro": 5},
         datasets=IMAGES,
         duration={"tokens": 10**6},
+        schedule={"warmup": {"steps": 2}},
     ),
     "aligned": recipe(batch={"effective": 160, "micro": 17, "micro_multiple": 8}),
     "one size": recipe(batch={"effective": 480, "micro": 16, "equal_micro": True}),
     "odd alignment": recipe(batch={"effective": 288, "micro": 20, "micro_multiple": 8}),
     "uneven alignment": recipe(batch={"effective": 193, "micro": 17, "micro_multiple": 8, "on_indivisible": "uneven"}),
     "tenths of epochs": recipe(duration={"epochs": 1.1}, schedule={"warmup": {"epochs": 0.3}}),
+    "hundredths": recipe(duration={"samples": 100}, schedule={"warmup": {"ratio": 0.07}}),
     "images": recipe(datasets=IMAGES),
     "no warm-up": recipe(schedule={"name": "constant"}, resources={}),
     "token budget": recipe(datasets=TEXT, duration={"tokens": 1_000_000}, schedule={"warmup": {"ratio": 0.1}}),
@@ -55,6 +57,7 @@ AS_GIVEN = re.compile(
 """What a plan repeats from the recipe, the profile, the allocation or a prediction, and texts."""
 
 ARITHMETIC = {"ceil": math.ceil, "floor": math.floor, "sqrt": math.sqrt, "largest_divisor": largest_divisor}
+ARITHMETIC |= {"exact": lambda number: Fraction(str(number))}
 
 
 SOURCE = re.compile(
@@ -104,9 +107,9 @@ def test_the_digits_recipe_is_explained_number_by_number() -> None:
         "learning_rate.factor": ("sqrt(batch_ratio)", 1.0),
         "learning_rate.peak_lr": ("base_lr * factor", 5e-3),
         "schedule.samples_per_epoch": ("num_samples_0", 1437),
-        "schedule.total_samples": ("ceil(epochs * samples_per_epoch)", 21_555),
+        "schedule.total_samples": ("ceil(exact(epochs) * samples_per_epoch)", 21_555),
         "schedule.num_steps": ("ceil(total_samples / effective_batch_size)", 337),
-        "schedule.warmup_samples": ("ceil(epochs * samples_per_epoch)", 2874),
+        "schedule.warmup_samples": ("ceil(exact(epochs) * samples_per_epoch)", 2874),
         "schedule.warmup_steps": ("ceil(warmup_samples / effective_batch_size)", 45),
         "data.0.passes": ("total_samples / samples_per_epoch", 15.0),
         "most_gpu_hours": ("walltime_s / 3600 * world_size", pytest.approx(8 / 6)),
@@ -139,3 +142,20 @@ def test_a_predicted_limit_is_explained_by_what_predicted_it() -> None:
     told = {each.name: each for each in explain(make_plan(wanted, LOCAL, Allocation(1, 8), memory=memory), wanted)}
     limit = told["batch.largest_micro_batch"]
     assert (limit.value, limit.source) == (16, "prediction: `orchestrate fit`")
+
+
+@pytest.mark.parametrize(
+    ("changes", "stays"),
+    [
+        ({}, True),
+        ({"batch": {"per_gpu": 30}, "optimizer": {"name": "sgd", "lr": 0.1}}, True),
+        ({"batch": {"per_gpu": 30}}, False),
+        ({"batch": {"effective": 100, "on_indivisible": "nearest"}}, False),
+    ],
+)
+def test_whether_an_allocation_changes_the_lr_is_told_as_it_is(changes: dict[str, Any], stays: bool) -> None:
+    wanted = recipe(**changes)
+    plans = [make_plan(wanted, LOCAL, Allocation(1, world_size)) for world_size in (8, 2)]
+    why = next(told.why for told in explain(plans[0], wanted) if told.name == "learning_rate.peak_lr")
+    assert ("an allocation alone never changes it" in why) is stays
+    assert (plans[0].learning_rate.peak_lr == plans[1].learning_rate.peak_lr) is stays

@@ -106,3 +106,15 @@ def test_a_job_asks_for_its_gpus_share_of_the_cores_unless_told(resources: dict[
 
 def test_without_partitions_nothing_is_known_of_the_cores() -> None:
     assert requested_allocation(recipe(), LOCAL, accelerator="cpu").cpus_per_node is None
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"batch": {"per_gpu": 64}, "duration": {"epochs": 2}, "schedule": {"warmup": {"steps": 94}}},
+        {"duration": {"tokens": 1000}, "schedule": {"warmup": {"samples": 51}}},
+    ],
+)
+def test_a_warm_up_that_only_the_plan_can_count_ends_before_the_run_too(changes: dict[str, Any]) -> None:
+    with pytest.raises(RecipeError, match=r"schedule\.warmup: the warm-up of .* samples is longer than the duration"):
+        make_plan(recipe(**changes), LOCAL, Allocation(1, 1))

@@ -166,6 +166,36 @@ def test_a_changed_or_critical_batch_in_tokens_is_told_in_tokens() -> None:
     assert "16,512 tokens is beyond the declared critical batch of 16,000" in messages["W_BEYOND_CBS"]
 
 
+@pytest.mark.parametrize(
+    ("optimizer", "lr", "what"),
+    [
+        ({"base_batch": 256}, 0.1 * (1032 / 256) ** 0.5, "follows it"),
+        ({}, 0.1 * (1032 / 1024) ** 0.5, "follows it"),
+        ({"base_batch": 256, "scaling": "none"}, 0.1, "stays as written"),
+        ({"scaling": "none"}, 0.1, "stays as written"),
+        ({"name": "other", "target": "a:b"}, 0.1, "stays as written"),
+    ],
+)
+def test_the_lr_of_a_changed_batch_is_what_the_warning_says(optimizer: dict[str, Any], lr: float, what: str) -> None:
+    changed = recipe(**LONG, batch=NEAREST, optimizer={"name": "adamw", "lr": 0.1, **optimizer})
+    plan = make_plan(changed, LOCAL, Allocation(3, 8))
+    assert plan.learning_rate.peak_lr == lr
+    (message,) = (warning.message for warning in plan.warnings if warning.code == "W_BATCH_CHANGED")
+    assert message == f"the effective batch is 1032, not 1024; the lr {what}"
+
+
+@pytest.mark.parametrize("beta", [0.9, 0.8, 0.6])
+def test_the_limit_of_the_square_root_rule_is_exact(beta: float) -> None:
+    k = round(1 / (1 - beta) * 10)
+    changes = {"optimizer": {**ADAMW, "base_batch": 80, "betas": [beta, 0.999]}, "batch": {"effective": 8 * k}}
+    assert "= 1 is not below 1" in fired(EIGHT, **changes)["W_BETA_INVALID"]
+
+
+def test_batch_norm_sees_the_same_on_any_allocation_of_a_batch_per_gpu() -> None:
+    assert "W_BN" not in fired(EIGHT, batch_norm="model.py:14", batch={"per_gpu": 32})
+    assert "of 16 samples, not 24" in fired(EIGHT, batch_norm="model.py:14", batch={"per_gpu": 32, "micro": 24})["W_BN"]
+
+
 def test_a_warm_up_of_more_than_a_fifth_of_the_run_is_told_by_its_share() -> None:
     schedule = {"name": "constant", "warmup": {"samples": 1_500_000}}
     assert "takes 30% of the run" in fired(EIGHT, schedule=schedule)["W_FEW_STEPS"]
