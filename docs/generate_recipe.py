@@ -9,6 +9,7 @@ from typing import Any, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from orchestrator.field_types import LARGEST, MOST
 from orchestrator.kinds import Kind, kind_of
 from orchestrator.patterns import WORDS
 from orchestrator.recipe.plan_names import PLAN_NAMES
@@ -71,12 +72,13 @@ def _row(name: str, field: FieldInfo) -> str:
 
 
 def _type(kind: Kind) -> str:
+    """What may stand there; the bounds that only keep numbers finite are left out."""
     words = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
     limits = [
         f"{words[name]} {short(value)}"
         for check in kind.checks
         for name in words
-        if (value := getattr(check, name, None)) is not None
+        if (value := getattr(check, name, None)) not in (None, MOST, LARGEST)
     ]
     pattern = next((check.pattern for check in kind.checks if getattr(check, "pattern", None)), None)
     details = WORDS[pattern] if pattern else " and ".join(limits)

@@ -23,4 +23,8 @@ def _memory(text: str) -> str:
 Name = Annotated[str, Field(pattern=NAME)]
 Walltime = Annotated[str, AfterValidator(_walltime)]
 Memory = Annotated[str, AfterValidator(_memory)]
-Count = Annotated[int, Field(ge=1)]
+MOST = 2**63 - 1
+"""No count is larger: it fits the integers of every program that reads it."""
+LARGEST = 1e12
+"""No other number is larger: products of a few of them stay finite."""
+Count = Annotated[int, Field(ge=1, le=MOST)]

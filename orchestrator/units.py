@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 
-_WALLTIME = re.compile(r"(?:(?P<days>\d+)-)?(?P<hours>\d+):(?P<minutes>[0-5]\d)(?::(?P<seconds>[0-5]\d))?", re.ASCII)
-_BYTES = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[KMGT])i?B?", re.IGNORECASE | re.ASCII)
+_WALLTIME = re.compile(
+    r"(?:(?P<days>\d{1,6})-)?(?P<hours>\d{1,6}):(?P<minutes>[0-5]\d)(?::(?P<seconds>[0-5]\d))?", re.ASCII
+)
+_BYTES = re.compile(r"(?P<number>\d{1,12}(?:\.\d{1,12})?)\s*(?P<unit>[KMGT])i?B?", re.IGNORECASE | re.ASCII)
 GIB = 1024**3
 _FACTORS = {"K": 1024, "M": 1024**2, "G": 1024**3, "T": 1024**4}
 

@@ -14,6 +14,9 @@ from orchestrator.kinds import Kind
 from orchestrator.patterns import WORDS
 from orchestrator.yaml_nodes import dotted, plain
 
+_LONG = 60
+"""Characters of a text or number that are shown in a message."""
+
 
 def problems_of(faults: Sequence[Fault]) -> Iterator[Problem]:
     """Each fault in plain words; the `where` of its problem is a dotted key."""
@@ -22,7 +25,9 @@ def problems_of(faults: Sequence[Fault]) -> Iterator[Problem]:
 
 def short(limit: float) -> str:
     """A limit as people write it: no decimals where there are none."""
-    return f"{limit:,.0f}" if limit == int(limit) else f"{limit:g}"
+    if isinstance(limit, int):
+        return f"{limit:,}"
+    return f"{limit:,.0f}" if limit.is_integer() else f"{limit:g}"
 
 
 def _told(fault: Fault) -> tuple[str, str]:
@@ -62,7 +67,7 @@ def _shown(fault: Fault) -> str:
 
 
 def _quoted(text: str) -> str:
-    return f"the text {text!r}" if len(text) <= 60 else f"the text {text[:57]!r}..."
+    return f"the text {text!r}" if len(text) <= _LONG else f"the text {text[:57]!r}..."
 
 
 def _tell_missing(fault: Fault) -> tuple[str, str]:
@@ -152,7 +157,8 @@ def _tell_limit(fault: Fault) -> tuple[str, str]:
     words = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
     limits = " and ".join(f"{words[name]} {short(fault.context[name])}" for name in words if name in fault.context)
     fix = _advice(fault, f"write {fault.wanted.words} in that range")
-    return f"must be {limits}, found {fault.written or fault.found}", fix
+    found = fault.written or str(fault.found)
+    return f"must be {limits}, found {found if len(found) <= _LONG else f'a number of {len(found)} characters'}", fix
 
 
 def _tell_pattern(fault: Fault) -> tuple[str, str]:

@@ -102,7 +102,8 @@ def plan_learning_rate(
     """The peak lr at the effective batch (in the unit of `base_batch`); without a base batch it is taken as it is.
 
     Where the ranks got another batch than was `requested`, that one is the base batch of a recipe without any, if
-    there is a rule. A Problem at `optimizer.scaling` where the rule would have to be guessed.
+    there is a rule. A Problem at `optimizer.scaling` where the rule would have to be guessed, or at `optimizer.lr`
+    where the peak is no number above zero.
     """
     base_lr, base = optimizer.lr, optimizer.base_batch
     if base is None and optimizer.scaling == "auto" and optimizer.name in RULE_OF_OPTIMIZER:
@@ -116,19 +117,24 @@ def plan_learning_rate(
     if rule is None:
         what = f"the batch is {effective_batch_size}, lr belongs to {base}, and no rule is known for this optimizer"
         return Problem("optimizer.scaling", what, "write scaling: linear, sqrt or none: nothing is guessed here")
-    peak_lr = base_lr
+    peak_lr, factor = base_lr, 1.0
     if rule != "none":
         scale = linear_scaling if rule == "linear" else sqrt_scaling
-        peak_lr = scale(base_lr, base_batch_size=base, effective_batch_size=effective_batch_size)
+        peak_lr, factor = (
+            scale(lr, base_batch_size=base, effective_batch_size=effective_batch_size) for lr in (base_lr, 1.0)
+        )
+    if not 0 < peak_lr < math.inf:
+        what = f"scaled from batch {base} to {effective_batch_size} it is {peak_lr:g}, which trains nothing"
+        return Problem("optimizer.lr", what, "write an lr and a base_batch that belong to each other")
     return LearningRatePlan(
         base_lr=base_lr,
         base_batch_size=base,
         rule=rule,
-        factor=peak_lr / base_lr,
+        factor=factor,
         peak_lr=peak_lr,
         reason=_reason(optimizer, rule),
         batch_ratio=effective_batch_size / base,
-        would_scale=tuple(_co_scaled(optimizer, effective_batch_size / base, peak_lr / base_lr)),
+        would_scale=tuple(_co_scaled(optimizer, effective_batch_size / base, factor)),
     )
 
 

@@ -6,11 +6,11 @@ from typing import Annotated
 
 from pydantic import Field
 
-from orchestrator.field_types import Count
+from orchestrator.field_types import LARGEST, Count
 from orchestrator.recipe.section import Section
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
+Positive = Annotated[float, Field(gt=0, le=LARGEST)]
 
 
 class Amount(Section):

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from orchestrator.field_types import Count, Name
+from orchestrator.field_types import MOST, Count, Name
 from orchestrator.patterns import LANGUAGE, TARGET
 from orchestrator.recipe.section import Section
 
@@ -51,6 +51,6 @@ class Loss(Target):
 class Loader(Section):
     """How samples reach the ranks. Changes speed, never the order."""
 
-    workers: Annotated[int, Field(ge=0)] = Field(default=2, description="Loader processes per rank.")
+    workers: Annotated[int, Field(ge=0, le=MOST)] = Field(default=2, description="Loader processes per rank.")
     prefetch: Count = Field(default=2, description="Micro-batches each loader process keeps ready.")
     pin_memory: bool = Field(default=True, description="Page-locked host memory for copies to a GPU.")

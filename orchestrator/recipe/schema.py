@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from orchestrator.field_types import Count, Memory, Name, Walltime
+from orchestrator.field_types import LARGEST, Count, Memory, Name, Walltime
 from orchestrator.patterns import SLURM_CONSTRAINT, SLURM_WORD, VARIABLE
 from orchestrator.recipe.amounts import Cadence, Duration, EvaluationCadence, Fraction, Positive, Warmup
 from orchestrator.recipe.assets import Asset
@@ -20,7 +20,7 @@ from orchestrator.recipe.section import Section
 SlurmConstraint = Annotated[str, Field(pattern=SLURM_CONSTRAINT)]
 SlurmWord = Annotated[str, Field(pattern=SLURM_WORD)]
 BelowOne = Annotated[float, Field(ge=0, lt=1)]
-NonNegative = Annotated[float, Field(ge=0)]
+NonNegative = Annotated[float, Field(ge=0, le=LARGEST)]
 
 
 class Batch(Section):
