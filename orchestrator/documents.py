@@ -45,6 +45,12 @@ class Document:
             key = key.rpartition(".")[0]
         return self._known.get(key) or Place(self.source, 1, 1)
 
+    def _place_of(self, problem: Problem) -> Place:
+        """The place of its key; of the last override that set one of the keys that it is about, if one did."""
+        places = [self._known[key] for key in problem.about if key in self._known]
+        overrides = [place for place in places if place.key is not None]
+        return max(overrides, key=lambda place: place.column, default=self.place(problem.where))
+
     def where(self, key: str) -> str:
         """`recipe.yaml:14:3 batch.effective`; an override's own words where they name the key already."""
         return self.place(key).naming(key)
@@ -52,9 +58,8 @@ class Document:
     def placed(self, problems: Iterable[Problem]) -> tuple[Problem, ...]:
         """Problems whose `where` is a dotted key, told with its place, each once, in the order of the file."""
         placed = [
-            problem if problem.place else Problem.at(self.place(key), key, problem.what, problem.fix)
+            problem if problem.place else Problem.at(self._place_of(problem), problem.where, problem.what, problem.fix)
             for problem in problems
-            for key in (problem.where,)
         ]
         return tuple(sorted(dict.fromkeys(placed), key=lambda problem: problem.position))
 
@@ -95,15 +100,36 @@ def parse_yaml(
     return Document(source, data, builder.places, builder.written, tuple(builder.problems), frozenset(builder.unread))
 
 
+_QUOTE = "quote it, if it is text: '...'"
+_ADVICE: tuple[tuple[str, str, str, str], ...] = (
+    ("quoted scalar", "end of stream", "a quote is opened here and never closed", "close the quote"),
+    ("quoted scalar", "", "", "write it in single quotes: in double quotes a backslash begins a code"),
+    ("an alias", "", "* at the beginning of a value names an anchor", _QUOTE),
+    ("an anchor", "", "& at the beginning of a value makes an anchor", _QUOTE),
+    ("", "undefined alias", "", _QUOTE),
+    ("", "cannot start any token", "a value cannot begin with this character", _QUOTE),
+    ("", "control character", "", "take the invisible character away"),
+)
+"""Words in the parser's context and its problem; what is told instead, at the context's place; what to write."""
+_INDENT = "check the indentation and the colons on this line and the one above; quote values that hold ': ' or ' #'"
+
+
 def _syntax_problem(fault: yaml.YAMLError, text: str, place: Callable[[yaml.Mark], Place]) -> Problem:
     told = getattr(fault, "problem", None) or getattr(fault, "reason", None) or "it cannot be read"
     mark = getattr(fault, "problem_mark", None) or _mark_at(text, getattr(fault, "position", 0))
-    fix = "check the indentation and the colons on this line and the one above; quote values that hold ': ' or ' #'"
+    context, opened = getattr(fault, "context", None) or "", getattr(fault, "context_mark", None) or mark
+    known = next((row for row in _ADVICE if row[0] in context and row[1] in told), None)
+    fix = _INDENT
     if text.splitlines()[mark.line : mark.line + 1] and "\t" in text.splitlines()[mark.line][: mark.column + 1]:
         fix = "indent with spaces, not tabs"
     elif "single document" in str(fault):
         told, fix = "a second document starts here", "take the line '---' away: one file holds one document"
-    elif "control character" in told or ("not allowed" in told and isinstance(fault, yaml.reader.ReaderError)):
+    elif "flow" in context and opened.line < mark.line:
+        closing = "}" if "mapping" in context else "]"
+        told, fix, mark = "a bracket is opened here and never closed", f"close it with {closing!r}", opened
+    elif known is not None:
+        told, fix, mark = known[2] or told, known[3], opened if known[2] else mark
+    elif "not allowed" in told and isinstance(fault, yaml.reader.ReaderError):
         fix = "take the invisible character away"
     return Problem.at(place(mark), "", f"not valid YAML: {told}", fix)
 

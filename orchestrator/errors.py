@@ -50,6 +50,9 @@ class Problem:
     key: str = field(default="", compare=False)
     """The dotted key that it is about, once it has its place."""
 
+    about: tuple[str, ...] = field(default=(), compare=False)
+    """Dotted keys below `where` that make the problem together, before it has its place."""
+
     @classmethod
     def at(cls, place: Place, key: str, what: str, fix: str) -> Self:
         """A problem with the dotted `key`, which stands at `place`."""

@@ -131,7 +131,22 @@ def test_a_number_that_is_none_is_refused() -> None:
     ("text", "told"),
     [
         ("a: 'é'\nb: \x01", "some.yaml:2:4: not valid YAML"),
-        ("a: [1", "some.yaml:2:1: not valid YAML"),
+        ("a: [1\n", "some.yaml:1:4: not valid YAML: a bracket is opened here and never closed\n    close it"),
+        (
+            "a: {b: 1\nc: d\n",
+            "some.yaml:1:4: not valid YAML: a bracket is opened here and never closed\n    close it",
+        ),
+        (
+            'a: "b\nc: d\n',
+            "some.yaml:1:4: not valid YAML: a quote is opened here and never closed",
+        ),
+        ("a: *.txt", "some.yaml:1:4: not valid YAML: * at the beginning of a value names an anchor\n    quote it"),
+        ("a: %d", "some.yaml:1:4: not valid YAML: a value cannot begin with this character\n    quote it"),
+        ("a: @x", "some.yaml:1:4: not valid YAML: a value cannot begin with this character\n    quote it"),
+        (
+            'a: "C:\\path"',
+            "some.yaml:1:7: not valid YAML: found unknown escape character\n    write it",
+        ),
         ("a: *nothing", "some.yaml:1:4: not valid YAML: found undefined alias"),
         ("a:\n\tb: 1", "some.yaml:2:1: not valid YAML"),
     ],

@@ -44,9 +44,11 @@ def _given(section: Section, names: tuple[str, ...]) -> list[str]:
 def _exactly_one(where: str, section: Section, names: tuple[str, ...]) -> Iterator[Problem]:
     given = _given(section, names)
     if len(given) > 1:
-        yield Problem(where, f"{' and '.join(given)} exclude each other", "keep one of them")
+        about = tuple(f"{where}.{name}" for name in given)
+        yield Problem(where, f"{' and '.join(given)} exclude each other", "keep one of them", about=about)
     elif not given and readable(section, *names):
-        yield Problem(where, f"one of {', '.join(names)} is wanted, found none", f"write one of them below {where}")
+        what, fix = f"one of {', '.join(names)} is wanted, found none", f"write one of them below {where}"
+        yield Problem(where, what, fix, about=tuple(f"{where}.{name}" for name in names))
 
 
 def _one_batch(recipe: Recipe) -> Iterator[Problem]:

@@ -122,7 +122,7 @@ def test_every_bad_override_is_told_at_once() -> None:
         "--set datasets.4.name=x: datasets is a list of 1, without an entry '4'",
         "--set datasets.first.name=x: datasets is a list of 1, without an entry 'first'",
         "--set seed.deep=3: seed holds a single value",
-        "--set model.args={a: not valid YAML: did not find expected ',' or '}'",
+        "--set model.args={a: not valid YAML: a bracket is opened here and never closed",
     ]
 
 
@@ -307,3 +307,11 @@ def test_a_missing_recipe_is_one_problem_with_its_path(tmp_path: Path) -> None:
 def test_a_recipe_is_frozen() -> None:
     with pytest.raises(ValueError, match="frozen"):
         tiny().recipe.seed = 3
+
+
+@pytest.mark.parametrize("override", ["batch.effective=", "batch.per_gpu=8", "duration.steps=10"])
+def test_a_choice_that_an_override_spoils_is_told_at_the_override(override: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        read_recipe(TINY, (override, "batch.micro=4", "duration={}"))
+    (problem,) = caught.value.problems
+    assert problem.where == f"--set {override}"
