@@ -161,6 +161,8 @@ def read_document(path: Path | str, error: type[OrchestratorError]) -> Document:
         return error(Problem.at(Place(source), "", what, fix))
 
     try:
+        if Path(path).is_fifo():
+            raise refusal("this is a pipe", "name a file: it is read more than once")
         with Path(path).open("rb") as file:
             content = file.read(MAX_BYTES + 1)
         if len(content) > MAX_BYTES:

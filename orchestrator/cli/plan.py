@@ -39,6 +39,8 @@ def command(
 ) -> None:
     """Show what RECIPE would do on an allocation: batch, learning rate, horizon, warnings."""
     cwd = Path.cwd()
+    if (show and (explain or shapes or as_json)) or (explain and shapes):
+        raise click.UsageError("--show, --explain and --shapes each print something else, and --show has no --json")
     if shapes:
         from orchestrator.cli.shapes import print_shapes
 

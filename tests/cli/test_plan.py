@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 from pathlib import Path
+
+import pytest
 
 from tests.support.command_line import TINY, orchestrate
 
@@ -88,6 +91,27 @@ def test_the_torchrun_command_of_each_node_is_shown(tmp_path: Path) -> None:
     commands = [shlex.split(line) for line in done.stdout.splitlines() if not line.startswith("#")]
     assert ["--node-rank=0" in commands[0], "--node-rank=1" in commands[1], len(commands)] == [True, True, 2]
     assert {"--nnodes=2", "--master-port=PORT", "--master-addr=HEAD_ADDRESS"} <= set(commands[0]) & set(commands[1])
+
+
+@pytest.mark.parametrize("other", ["--explain", "--json", "--shapes"])
+def test_two_screens_at_once_are_refused(other: str, tmp_path: Path) -> None:
+    done = orchestrate("plan", TINY, "--show", "script", other, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "each print something else" in done.stderr
+
+
+def test_a_pipe_is_refused_as_a_recipe(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.yaml")
+    done = orchestrate("plan", "pipe.yaml", cwd=tmp_path, timeout_s=20)
+    assert (done.returncode, done.stderr.splitlines()[0]) == (2, "pipe.yaml: this is a pipe")
+
+
+def test_one_is_one_and_thousands_are_written_out(tmp_path: Path) -> None:
+    changes = ("batch.effective=1", "duration={epochs: null, samples: 1}", "schedule.warmup=null")
+    done = orchestrate("plan", TINY, *(word for change in changes for word in ("--set", change)), cwd=tmp_path)
+    assert "1 rank x (1) = 1 sample exactly" in done.stdout and "1 step = 1 sample " in done.stdout
+    done = orchestrate("plan", TINY, "--set", "duration.epochs=12345", cwd=tmp_path)
+    assert "12,345 passes" in done.stdout
 
 
 def test_the_resolved_recipe_is_shown_and_plans_alike(tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ def _batch(plan: Plan) -> str:
     batch = plan.batch
     groups = batch.groups(plan.topology.world_size)
     ranks = " + ".join(f"{plural(count, 'rank')} x ({describe_runs(runs)})" for count, runs in groups)
-    size = f"{format_count(batch.effective_batch_size)} samples"
+    size = plural(batch.effective_batch_size, "sample")
     if batch.unit == "tokens":
         size += f" = {format_count(batch.effective_in_unit)} tokens"
     return f"{ranks} = {size} exactly"
@@ -88,19 +88,25 @@ def _schedule(plan: Plan) -> str:
     shape = _SHAPES[schedule.name]
     if not schedule.warmup_samples:
         return shape
-    samples, steps = format_count(schedule.warmup_samples), plural(schedule.warmup_steps, "step")
-    return f"warm-up {samples} samples = {steps}, then {shape}"
+    samples, steps = plural(schedule.warmup_samples, "sample"), plural(schedule.warmup_steps, "step")
+    return f"warm-up {samples} = {steps}, then {shape}"
 
 
 def _data(plan: Plan) -> str:
     return " · ".join(
-        f"{share.name} {format_count(share.num_samples)} samples, {share.passes:.3g} passes" for share in plan.data
+        f"{share.name} {plural(share.num_samples, 'sample')}, {_passes(share.passes)}" for share in plan.data
     )
+
+
+def _passes(passes: float) -> str:
+    if passes == 1:
+        return "1 pass"
+    return f"{passes:.3g} passes" if passes < 1000 else f"{passes:,.0f} passes"
 
 
 def _horizon(plan: Plan, recipe: Recipe) -> str:
     schedule = plan.schedule
-    text = f"{plural(schedule.num_steps, 'step')} = {format_count(schedule.total_samples)} samples"
+    text = f"{plural(schedule.num_steps, 'step')} = {plural(schedule.total_samples, 'sample')}"
     if plan.total_tokens is None:
         return text
     if plan.batch.unit == "tokens":
