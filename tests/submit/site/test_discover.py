@@ -152,7 +152,7 @@ def clusters(draw: st.DrawFn) -> SlurmFacts:
     return recorded_facts(partitions=partitions, nodes=found)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(clusters(), st.data())
 def test_whatever_the_profile_lets_through_the_cluster_has(facts: SlurmFacts, data: st.DataObject) -> None:
     """The profile's promise is kept: no request that passes it is impossible on the cluster it was made from."""
@@ -171,7 +171,7 @@ def test_whatever_the_profile_lets_through_the_cluster_has(facts: SlurmFacts, da
         assert live_problems(asked, cluster, facts) == ()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(clusters())
 def test_every_profile_reads_back_and_is_the_same_text_each_time(
     tmp_path_factory: pytest.TempPathFactory, facts: SlurmFacts
