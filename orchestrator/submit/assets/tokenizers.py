@@ -21,7 +21,7 @@ from orchestrator.submit.assets.fetch_hub import INSTALL
 from orchestrator.submit.assets.lock import LockedAsset
 from orchestrator.submit.commands import last_line, run_command
 
-TRIAL_VERSION = 1
+TRIAL_VERSION = 2
 """Raised whenever the trial asks for more: what has passed is then tried again."""
 LEAST_VOCABULARY = 100
 ENGLISH = (
@@ -54,14 +54,13 @@ def tokenizer_problems(
                 problems.append(Problem(f"assets.{name}.{fault.key}", fault.what, fault.fix))
                 continue
             trials[name] = {
-                "folder": str(cache.folder_of(wanted_of(asset))),
                 "least": asset.min_vocabulary or LEAST_VOCABULARY,
                 "sample": sample,
                 "texts": texts,
             }
     digests = {name: _digest(locked[name], trial) for name, trial in trials.items()}
     new = {name: trial for name, trial in trials.items() if not _has_passed(cache, digests[name])}
-    faults = _tried(new, cache)
+    faults = _tried(new, locked, cache)
     for name in new:
         if name in faults:
             problems.append(Problem(f"assets.{name}.tokenizer", *faults[name]))
@@ -127,17 +126,19 @@ def _pass(cache: AssetCache, digest: str) -> None:
             return
 
 
-def _tried(trials: Mapping[str, dict[str, Any]], cache: AssetCache) -> dict[str, tuple[str, str]]:
+def _tried(
+    trials: Mapping[str, dict[str, Any]], locked: Mapping[str, LockedAsset], cache: AssetCache
+) -> dict[str, tuple[str, str]]:
     """(what, fix) by the name of each tokenizer that did not pass."""
     if not trials:
         return {}
     environment = {**os.environ, **offline_environment(cache), "PYTHONWARNINGS": "ignore"}
     argv = (sys.executable, "-m", "orchestrator.submit.assets.tokenizer_trial")
-    with tempfile.TemporaryDirectory() as empty:
+    with tempfile.TemporaryDirectory() as work:
+        folders = {name: _folder_of_locked(locked[name], Path(work, name), cache) for name in trials}
+        asked = json.dumps({name: {**trial, "folder": str(folders[name])} for name, trial in trials.items()})
         try:
-            done = run_command(
-                argv, timeout_s=_TIMEOUT_S, env=environment, cwd=Path(empty), text=json.dumps(dict(trials))
-            )
+            done = run_command(argv, timeout_s=_TIMEOUT_S, env=environment, cwd=Path(work), text=asked)
         except SubmissionError:
             return dict.fromkeys(trials, (f"could not be tried within {_TIMEOUT_S} s", "try again on an idle machine"))
     try:
@@ -146,6 +147,17 @@ def _tried(trials: Mapping[str, dict[str, Any]], cache: AssetCache) -> dict[str,
         last = last_line(done.stderr, "it was killed")
         return dict.fromkeys(trials, (f"could not be tried: {last}", INSTALL))
     return {name: (what, fix) for name, (what, fix) in faults.items()}
+
+
+def _folder_of_locked(locked: LockedAsset, folder: Path, cache: AssetCache) -> Path:
+    """`folder`, with links to the locked files alone: beside them may lie what another recipe has staged."""
+    folder.mkdir()
+    source = cache.folder_of(locked.wanted)
+    for file in locked.files:
+        link = folder / file.path
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(source / file.path)
+    return folder
 
 
 def offline_environment(cache: AssetCache) -> dict[str, str]:

@@ -135,6 +135,18 @@ def test_the_recipes_own_sample_comes_before_and_what_has_passed_is_not_tried_ag
     assert [problem.where for problem in staged.problems(tmp_path)] == ["assets.words.tokenizer"]
 
 
+def test_files_that_another_recipe_has_staged_beside_the_locked_ones_do_not_help(
+    tmp_path: Path, staged: Staged, tokenizer_files: dict[str, bytes]
+) -> None:
+    lone = Asset(tokenizer="acme/words", revision=COMMIT, files=("config.json",))
+    staged.add("words", lone, {"config.json": tokenizer_files["config.json"]})
+    assert (staged.cache.folder_of(wanted_of(lone)) / "tokenizer.json").exists()
+    (problem,) = staged.problems(tmp_path)
+    assert problem.what.endswith(
+        "with a vocabulary of 5 words where 100 are wanted: only config.json is there, and no vocabulary"
+    )
+
+
 def test_where_the_cache_may_only_be_read_the_user_remembers(tmp_path: Path, staged: Staged) -> None:
     (staged.cache.root / "checked").write_text("in the way")
     assert staged.problems(tmp_path) == []
