@@ -62,6 +62,13 @@ def recipe_from_stored(text: str, source: str) -> Recipe:
     return surveyed(Recipe, parse_document(text, source, RecipeError), (), RecipeError)
 
 
+def variables_of(recipe: Recipe) -> dict[str, str]:
+    """What `ReadRecipe.environment` is, of a recipe that is being checked still. Holds secrets, as that does."""
+    mirrors = {"huggingface": recipe.env.mirrors.huggingface, "git": recipe.env.mirrors.git}
+    told = {"env": {"variables": recipe.env.variables, "mirrors": mirrors}}
+    return _variables(Environment.model_validate(from_environment(Document("", told, {})).data["env"]))
+
+
 def _variables(env: Environment) -> dict[str, str]:
     """The job's variables: the recipe's own, and those by which Hugging Face and git find their mirrors."""
     variables = dict(env.variables)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from orchestrator.cli.render.text import aligned
-from orchestrator.submit.assets.declared import shown
+from orchestrator.recipe.addresses import shown
 from orchestrator.submit.assets.lock import LockedAsset
 from orchestrator.submit.assets.stage import Staged, StageReport
 from orchestrator.units import plural

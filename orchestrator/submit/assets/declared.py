@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
 from orchestrator.recipe.assets import Asset, AssetKind
 
@@ -60,13 +58,3 @@ def wanted_of(asset: Asset) -> Wanted:
     if kind == "git":
         return Wanted(kind, asset.git or "", asset.commit or "")
     return Wanted(kind, asset.tokenizer or asset.model or "", asset.revision or "", asset.files)
-
-
-def redacted(text: str) -> str:
-    """`text` without the names and passwords in its URLs."""
-    return re.sub(r"://[^/@\s]*@", "://", text)
-
-
-def shown(url: str) -> str:
-    """A URL for messages: without a name, a password or a query, any of which may be a secret."""
-    return redacted(urlsplit(url)._replace(query="", fragment="").geturl())

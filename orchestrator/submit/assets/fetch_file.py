@@ -12,9 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from orchestrator.recipe.addresses import shown
 from orchestrator.submit.assets.cache import AssetCache, file_name, locked_file, sha256_of
-from orchestrator.submit.assets.declared import AssetFault, Progress, Wanted, shown
-from orchestrator.submit.assets.limits import ANSWER_S, SILENCE_S, within
+from orchestrator.submit.assets.declared import AssetFault, Progress, Wanted
+from orchestrator.submit.assets.limits import ANSWER_S, SILENCE_S, reason, within
 from orchestrator.submit.assets.lock import LockedAsset
 
 _READ_AT_ONCE = 1 << 20
@@ -72,7 +73,7 @@ def _download(wanted: Wanted, partial: Path, progress: Progress) -> None:
                 file.truncate()
                 have = _copied(answer, file, have, total, progress)
     except (OSError, http.client.HTTPException) as error:
-        raise AssetFault("url", f"{shown(wanted.source)} broke off: {_reason(error)}", _AGAIN) from None
+        raise AssetFault("url", f"{shown(wanted.source)} broke off: {reason(error)}", _AGAIN) from None
     if total is not None and have < total:
         what = f"{shown(wanted.source)} broke off after {have:,} of {total:,} bytes"
         raise AssetFault("url", what, _AGAIN)
@@ -101,10 +102,4 @@ def _opened(url: str, have: int) -> http.client.HTTPResponse:
     except TimeoutError:
         raise AssetFault("url", f"{shown(url)} does not answer within {ANSWER_S:g} s", fix) from None
     except (OSError, http.client.HTTPException, ValueError) as error:
-        raise AssetFault("url", f"{shown(url)} cannot be read: {_reason(error)}", fix) from None
-
-
-def _reason(error: Exception) -> str:
-    """One line about an error of the network."""
-    inner = getattr(error, "reason", error)
-    return str(getattr(inner, "strerror", None) or inner).partition("\n")[0] or type(error).__name__
+        raise AssetFault("url", f"{shown(url)} cannot be read: {reason(error)}", fix) from None

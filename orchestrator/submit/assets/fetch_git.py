@@ -8,8 +8,9 @@ import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from orchestrator.recipe.addresses import redacted, shown
 from orchestrator.submit.assets.cache import AssetCache, locked_file
-from orchestrator.submit.assets.declared import AssetFault, Wanted, redacted, shown
+from orchestrator.submit.assets.declared import AssetFault, Wanted
 from orchestrator.submit.assets.lock import LockedAsset
 from orchestrator.submit.commands import find_program, watch_command
 

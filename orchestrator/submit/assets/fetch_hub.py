@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from orchestrator.recipe.addresses import is_printable, shown, split
 from orchestrator.submit.assets.cache import AssetCache
 from orchestrator.submit.assets.declared import AssetFault, Progress, Wanted
 from orchestrator.submit.assets.lock import LockedAsset, LockedFile
@@ -39,9 +40,14 @@ def fetch_hub(wanted: Wanted, cache: AssetCache, environment: Mapping[str, str],
         if "done" in facts:
             progress(facts["done"], facts["total"] or None)
 
+    try:
+        env = hub_environment(environment, cache)
+    except ValueError as error:
+        fix = "write env.mirrors.huggingface, or HF_ENDPOINT, as https://host or https://host:port"
+        raise AssetFault(wanted.kind, str(error), fix) from None
     module = "orchestrator.submit.assets.hub_download"
     argv = (sys.executable, "-m", module, wanted.kind, wanted.source, wanted.revision, *wanted.select)
-    watch_command(argv, timeout_s=_MOST_S, env=hub_environment(environment, cache), on_line=listen)
+    watch_command(argv, timeout_s=_MOST_S, env=env, on_line=listen)
     if "files" not in told:
         last = noise[-1] if noise else "it was killed"
         key, what, fix = told.get("fault", (wanted.kind, f"huggingface_hub failed: {last}", f"upgrade it: {INSTALL}"))
@@ -49,8 +55,20 @@ def fetch_hub(wanted: Wanted, cache: AssetCache, environment: Mapping[str, str],
     return LockedAsset(wanted, tuple(LockedFile(f["path"], f["size"], f["sha256"]) for f in told["files"]))
 
 
+def endpoint_of(environment: Mapping[str, str]) -> str:
+    """The address of the hub. Raises ValueError where it is none that could be asked."""
+    endpoint = environment.get("HF_ENDPOINT") or DEFAULT_ENDPOINT
+    parts = split(endpoint)
+    if parts is None or parts.scheme not in ("http", "https") or not parts.hostname or not is_printable(endpoint):
+        raise ValueError(f"{shown(endpoint)} is no address of a hub")
+    return endpoint
+
+
 def hub_environment(environment: Mapping[str, str], cache: AssetCache) -> dict[str, str]:
-    """`environment` for a process that fetches into `cache`; the user's own token stays where it was."""
+    """`environment` for a process that fetches into `cache`; the user's own token stays where it was.
+
+    Raises ValueError as `endpoint_of` does.
+    """
     home = environment.get("HF_HOME") or str(
         Path(environment.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "huggingface"
     )
@@ -63,6 +81,7 @@ def hub_environment(environment: Mapping[str, str], cache: AssetCache) -> dict[s
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "PYTHONWARNINGS": "ignore",
     }
-    if env.get("HF_ENDPOINT", DEFAULT_ENDPOINT) != DEFAULT_ENDPOINT:
+    env["HF_ENDPOINT"] = endpoint_of(environment)
+    if env["HF_ENDPOINT"] != DEFAULT_ENDPOINT:
         env["HF_HUB_DISABLE_XET"] = "1"  # a mirror hands files out by plain HTTP
     return env

@@ -18,8 +18,9 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from orchestrator.recipe.addresses import redacted
 from orchestrator.submit.assets.cache import sha256_of
-from orchestrator.submit.assets.declared import AssetFault, redacted
+from orchestrator.submit.assets.declared import AssetFault
 from orchestrator.submit.assets.limits import ANSWER_S, SILENCE_S
 
 TOKENIZER_FILES = ("*.json", "*.txt", "*.model", "*.spm", "*.bpe", "*.tiktoken", "*.jinja")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import http.client
 import threading
 from collections.abc import Callable
 from typing import TypeVar
+
+from orchestrator.recipe.addresses import redacted
 
 T = TypeVar("T")
 
@@ -36,3 +39,12 @@ def within(seconds: float, function: Callable[[], T]) -> T:
     if not results:
         raise TimeoutError
     return results[0]
+
+
+def reason(error: Exception) -> str:
+    """One line about an error of the network, without what may be secret in an address."""
+    inner = getattr(error, "reason", error)
+    if isinstance(inner, http.client.BadStatusLine | http.client.LineTooLong) and not isinstance(inner, OSError):
+        return "what it says is not HTTP"
+    line = str(getattr(inner, "strerror", None) or inner).partition("\n")[0]
+    return redacted(line) or type(error).__name__

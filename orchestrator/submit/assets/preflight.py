@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import urllib.error
 import urllib.request
@@ -9,13 +10,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from orchestrator.errors import Problem, RecipeError
+from orchestrator.recipe.addresses import shown
 from orchestrator.recipe.assets import Asset
 from orchestrator.recipe.check_assets import whole_assets
+from orchestrator.recipe.read import variables_of
 from orchestrator.recipe.schema import Recipe
 from orchestrator.submit.assets.cache import AssetCache, cache_at
-from orchestrator.submit.assets.declared import HUB_KINDS, AssetFault, shown, wanted_of
-from orchestrator.submit.assets.fetch_hub import DEFAULT_ENDPOINT
-from orchestrator.submit.assets.limits import ANSWER_S, within
+from orchestrator.submit.assets.declared import HUB_KINDS, AssetFault, wanted_of
+from orchestrator.submit.assets.fetch_hub import endpoint_of
+from orchestrator.submit.assets.limits import ANSWER_S, reason, within
 from orchestrator.submit.assets.lock import LockedAsset, lock_path, read_lock
 from orchestrator.submit.assets.package import package_version
 from orchestrator.submit.assets.tokenizers import tokenizer_problems
@@ -49,7 +52,8 @@ def asset_problems(
             missing[name] = what
         else:
             good[name] = lock[name]
-    silent = _silence(recipe) if thorough and any(assets[name].kind in HUB_KINDS for name in missing) else ""
+    asks = thorough and any(assets[name].kind in HUB_KINDS for name in missing)
+    silent = _silence({**os.environ, **variables_of(recipe)}) if asks else ""
     for name, what in missing.items():
         if silent and assets[name].kind in HUB_KINDS:
             fix = "set env.mirrors.huggingface, or HF_ENDPOINT, to a hub that answers; then run"
@@ -75,19 +79,20 @@ def _trouble(asset: Asset, locked: LockedAsset | None, cache: AssetCache, *, tho
         return fault.what
 
 
-def _silence(recipe: Recipe) -> str:
-    """That the recipe's hub does not answer, and why; '' when it does, be it with a refusal."""
-    own = recipe.env.mirrors.huggingface or recipe.env.variables.get("HF_ENDPOINT")
-    endpoint = own or os.environ.get("HF_ENDPOINT") or DEFAULT_ENDPOINT
+def _silence(environment: Mapping[str, str]) -> str:
+    """That the hub of this environment does not answer, and why; '' when it does, be it with a refusal."""
+    try:
+        endpoint = shown(endpoint_of(environment))
+    except ValueError as error:
+        return str(error)
     try:
         within(ANSWER_S, lambda: urllib.request.urlopen(f"{endpoint}/api/models?limit=1", timeout=ANSWER_S).close())
     except urllib.error.HTTPError as error:
         error.close()
     except TimeoutError:
-        return f"{shown(endpoint)} does not answer within {ANSWER_S:g} s"
-    except (OSError, ValueError) as error:
-        inner = getattr(error, "reason", error)
-        return f"{shown(endpoint)} does not answer: {getattr(inner, 'strerror', None) or inner}"
+        return f"{endpoint} does not answer within {ANSWER_S:g} s"
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        return f"{endpoint} does not answer: {reason(error)}"
     return ""
 
 

@@ -16,11 +16,13 @@ import pytest
 
 from orchestrator.recipe.read import read_recipe
 from orchestrator.submit.assets.cache import AssetCache, cache_at
+from orchestrator.submit.assets.fetch_hub import hub_environment
 from orchestrator.submit.assets.lock import lock_path, lock_text, read_lock
 from orchestrator.submit.assets.stage import stage
 from tests.support.asset_recipes import WORDS, recipe_with, refusal, staged
 from tests.support.command_line import orchestrate
 from tests.support.hub_mirror import COMMIT, TOKEN, HubMirror, Repository
+from tests.support.raw_server import raw_server
 
 MODEL = f"words: {{model: acme/words, revision: {COMMIT}}}"
 """The same repository, taken for a model: nothing of it is tried."""
@@ -299,3 +301,47 @@ print(*{name.partition(".")[0] for name in sys.modules}, file=sys.stderr)
         done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, check=True)
         loaded = set(done.stderr.splitlines()[-1].split())
         assert loaded.isdisjoint({"huggingface_hub", "transformers", "tokenizers", "httpx2", "torch", "rich"})
+
+
+def told_by_submit(recipe: Path, **env: str) -> str:
+    """The first line of what `submit` says of a recipe whose asset is not staged."""
+    done = orchestrate("submit", "--prepare", recipe, cwd=recipe.absolute().parent, env=env)
+    assert done.returncode == 2, done.stderr
+    return done.stderr.splitlines()[0].partition(" assets.words: not staged, and ")[2]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [b"SSH-2.0-OpenSSH_9.2\r\n", b"HTTP/1.1 200 OK\r\nX: " + b"a" * 200_000 + b"\r\n\r\n"],
+    ids=["ssh", "long"],
+)
+def test_a_hub_that_does_not_speak_http_is_told_by_submit(tmp_path: Path, answer: bytes) -> None:
+    with raw_server([answer]) as place:
+        recipe = recipe_with(tmp_path, WORDS, env=f"{{mirrors: {{huggingface: 'http://{place}'}}}}")
+        assert told_by_submit(recipe) == f"http://{place} does not answer: what it says is not HTTP"
+
+
+def test_an_address_that_is_none_is_told_by_submit_and_by_stage(tmp_path: Path) -> None:
+    recipe = recipe_with(tmp_path, WORDS, env="{mirrors: {huggingface: 'http://127.0.0.1:abc'}}")
+    assert told_by_submit(recipe) == "http://127.0.0.1:abc is no address of a hub"
+    assert refusal(recipe).endswith(
+        "assets.words.tokenizer: http://127.0.0.1:abc is no address of a hub\n"
+        "    write env.mirrors.huggingface, or HF_ENDPOINT, as https://host or https://host:port"
+    )
+
+
+def test_a_mirror_from_the_environment_is_the_one_that_submit_asks(tmp_path: Path, mirror: HubMirror) -> None:
+    recipe = recipe_with(tmp_path, WORDS, env="{mirrors: {huggingface: '${oc.env:MIRROR}'}}")
+    done = orchestrate("submit", recipe, cwd=tmp_path, env={"MIRROR": mirror.url, "HF_ENDPOINT": "http://127.0.0.1:9"})
+    assert "assets.words: not staged\n    run: orchestrate stage tiny.yaml\n" in done.stderr
+    assert mirror.asked == [("GET", "/api/models?limit=1")]
+
+
+def test_a_name_and_password_in_a_mirrors_address_are_neither_looked_up_nor_shown(tmp_path: Path) -> None:
+    recipe = recipe_with(tmp_path, WORDS, env="{mirrors: {huggingface: 'http://me:pw@127.0.0.1:9'}}")
+    assert told_by_submit(recipe) == "http://127.0.0.1:9 does not answer: Connection refused"
+
+
+def test_an_empty_variable_is_no_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "")
+    assert hub_environment(os.environ, cache())["HF_ENDPOINT"] == "https://huggingface.co"
