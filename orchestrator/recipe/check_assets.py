@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import PurePosixPath
-from urllib.parse import SplitResult, urlsplit
 
 from orchestrator.errors import Problem
+from orchestrator.recipe.addresses import holds_secret, is_printable, shown, split
 from orchestrator.recipe.assets import BELONGS_TO, KINDS, Asset, AssetKind, asset_variable
 from orchestrator.recipe.schema import Recipe
 from orchestrator.survey import readable
@@ -64,31 +64,43 @@ def _reachable(where: str, asset: Asset) -> Iterator[Problem]:
     """Addresses and paths that can be used at all."""
     address = asset.url if asset.url is not None else asset.git
     key = "git" if asset.url is None else "url"
-    if address is not None and _holds_secret(address):
+    if address is not None and holds_secret(address):
         fix = "take it away: git asks its credential helpers, and a file can be fetched by hand for a file:// URL"
         yield Problem(f"{where}.{key}", "holds a name or password, which would be stored and shown", fix)
-    elif asset.url is not None and _split(asset.url).scheme not in ("http", "https", "file"):
-        yield Problem(f"{where}.url", f"{asset.url!r} is not a URL that is read", "write https://..., or file:///...")
-    elif asset.git is not None and (not asset.git or asset.git.startswith("-") or "::" in asset.git):
-        yield Problem(f"{where}.git", f"{asset.git!r} is not a repository's URL", "write https://..., or a path")
+    elif asset.url is not None and not is_printable(asset.url):
+        what = "holds white space or a control character, as it is or by its %-code"
+        yield Problem(f"{where}.url", what, "write %20 for a space, and take the others away")
+    elif asset.url is not None and not _is_read(asset.url):
+        what = f"{shown(asset.url)!r} is not a URL that is read"
+        yield Problem(f"{where}.url", what, "write https://..., or file:///...")
+    elif asset.git is not None and not _is_cloned(asset.git):
+        what = f"{shown(asset.git)!r} is not a repository's URL"
+        yield Problem(f"{where}.git", what, "write https://..., or a path")
     for key in ("path", "files"):
         found: str | tuple[str, ...] | None = getattr(asset, key, None)
         paths = (found,) if isinstance(found, str) else found or ()
-        if any(not path or path.startswith("/") or ".." in PurePosixPath(path).parts for path in paths):
-            yield Problem(f"{where}.{key}", "leads out of what it is taken from", "write relative paths, without ..")
+        if not all(map(_stays_inside, paths)):
+            yield Problem(
+                f"{where}.{key}", "leads to no file inside what it is taken from", "write relative paths, without .."
+            )
 
 
-def _split(url: str) -> SplitResult:
-    try:
-        return urlsplit(url)
-    except ValueError:
-        return urlsplit("")
+def _stays_inside(path: str) -> bool:
+    parts = PurePosixPath(path).parts
+    return bool(parts) and parts[0] != "/" and ".." not in parts and "\0" not in path
 
 
-def _holds_secret(url: str) -> bool:
-    """A password, or over http a lone name too, since tokens are passed so; ssh://git@host holds none."""
-    parts = _split(url)
-    return parts.password is not None or (parts.scheme in ("http", "https") and parts.username is not None)
+def _is_read(url: str) -> bool:
+    parts = split(url)
+    return parts is not None and (
+        parts.scheme == "file" or (parts.scheme in ("http", "https") and bool(parts.hostname))
+    )
+
+
+def _is_cloned(url: str) -> bool:
+    """Nothing that git would take for an option or a program of its own; an address with a scheme must be whole."""
+    whole = "://" not in url or split(url) is not None
+    return bool(url) and url.isprintable() and not url.startswith("-") and "::" not in url and whole
 
 
 def asset_names_are_free(recipe: Recipe) -> Iterator[Problem]:

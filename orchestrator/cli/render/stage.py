@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from orchestrator.cli.render.text import aligned
-from orchestrator.recipe.addresses import shown
 from orchestrator.submit.assets.lock import LockedAsset
 from orchestrator.submit.assets.stage import Staged, StageReport
 from orchestrator.units import plural
@@ -50,8 +49,8 @@ def _source(locked: LockedAsset) -> str:
     if wanted.kind == "package":
         return f"{wanted.source} {locked.version}"
     if wanted.kind == "url":
-        return shown(wanted.source)
-    return f"{shown(wanted.source)}@{wanted.revision[:_SHORT]}"
+        return wanted.source
+    return f"{wanted.source}@{wanted.revision[:_SHORT]}"
 
 
 def _amount(one: Staged) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from orchestrator.recipe.addresses import shown
 from orchestrator.recipe.assets import Asset, AssetKind
 
 HUB_KINDS = ("tokenizer", "model")
@@ -22,7 +23,7 @@ class Wanted:
 
     kind: AssetKind
     source: str
-    """The hub's repository, the URL, the package, or git's URL."""
+    """The hub's repository, the package, or the address as it may be shown: its content hangs on `revision` alone."""
     revision: str
     """Commit of a repository, sha256 of a file; '' where a package's file is taken as it is installed."""
     select: tuple[str, ...] = ()
@@ -52,9 +53,9 @@ def wanted_of(asset: Asset) -> Wanted:
     """What a checked asset wants."""
     kind = asset.kind
     if kind == "url":
-        return Wanted(kind, asset.url or "", asset.sha256 or "")
+        return Wanted(kind, shown(asset.url or ""), asset.sha256 or "")
     if kind == "package":
         return Wanted(kind, asset.package or "", asset.sha256 or "", (asset.path or "",))
     if kind == "git":
-        return Wanted(kind, asset.git or "", asset.commit or "")
+        return Wanted(kind, shown(asset.git or ""), asset.commit or "")
     return Wanted(kind, asset.tokenizer or asset.model or "", asset.revision or "", asset.files)

@@ -22,8 +22,11 @@ _READ_AT_ONCE = 1 << 20
 _AGAIN = "run it again: what has arrived is kept"
 
 
-def fetch_file(wanted: Wanted, cache: AssetCache, progress: Progress) -> LockedAsset:
-    """Fetch the file into the cache. Raises AssetFault: no answer, a refusal, a break, or another sha256."""
+def fetch_file(url: str, wanted: Wanted, cache: AssetCache, progress: Progress) -> LockedAsset:
+    """Fetch the file at `url`, query and all, into the cache.
+
+    Raises AssetFault: no answer, a refusal, a break, or another sha256.
+    """
     folder = cache.folder_of(wanted)
     target = folder / file_name(wanted.source)
     if not (target.is_file() and sha256_of(target) == wanted.revision):
@@ -31,15 +34,15 @@ def fetch_file(wanted: Wanted, cache: AssetCache, progress: Progress) -> LockedA
         partial = folder / ".partial"
         with _alone(partial):
             resumed = partial.stat().st_size > 0
-            _download(wanted, partial, progress)
+            _download(url, partial, progress)
             found = sha256_of(partial)
             if found != wanted.revision and resumed:  # the server has another file now than when it broke off
                 os.truncate(partial, 0)
-                _download(wanted, partial, progress)
+                _download(url, partial, progress)
                 found = sha256_of(partial)
             if found != wanted.revision:
                 partial.unlink()
-                what = f"what {shown(wanted.source)} holds has the sha256 {found}; it was thrown away"
+                what = f"what {wanted.source} holds has the sha256 {found}; it was thrown away"
                 raise AssetFault("sha256", what, "write that sha256 if it is the file you mean, else mend the url")
             partial.replace(target)
     return LockedAsset(wanted, (locked_file(folder, target.name),))
@@ -59,11 +62,11 @@ def _alone(partial: Path) -> Iterator[None]:
         yield
 
 
-def _download(wanted: Wanted, partial: Path, progress: Progress) -> None:
+def _download(url: str, partial: Path, progress: Progress) -> None:
     """Bring `partial` up to the whole file."""
     have = partial.stat().st_size
     try:
-        with _opened(wanted.source, have) as answer:
+        with _opened(url, have) as answer:
             if getattr(answer, "status", None) != http.HTTPStatus.PARTIAL_CONTENT:
                 have = 0
             length = answer.headers.get("Content-Length")
@@ -73,9 +76,9 @@ def _download(wanted: Wanted, partial: Path, progress: Progress) -> None:
                 file.truncate()
                 have = _copied(answer, file, have, total, progress)
     except (OSError, http.client.HTTPException) as error:
-        raise AssetFault("url", f"{shown(wanted.source)} broke off: {reason(error)}", _AGAIN) from None
+        raise AssetFault("url", f"{shown(url)} broke off: {reason(error)}", _AGAIN) from None
     if total is not None and have < total:
-        what = f"{shown(wanted.source)} broke off after {have:,} of {total:,} bytes"
+        what = f"{shown(url)} broke off after {have:,} of {total:,} bytes"
         raise AssetFault("url", what, _AGAIN)
 
 

@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from orchestrator.recipe.addresses import redacted, shown
+from orchestrator.recipe.addresses import redacted
 from orchestrator.submit.assets.cache import AssetCache, locked_file
 from orchestrator.submit.assets.declared import AssetFault, Wanted
 from orchestrator.submit.assets.lock import LockedAsset
@@ -23,12 +23,12 @@ _EVERYTHING = ("refs/heads/*:refs/remotes/origin/*", "refs/tags/*:refs/tags/*")
 _FIX = "check the URL and env.mirrors.git, then run it again"
 
 
-def fetch_git(wanted: Wanted, cache: AssetCache, environment: Mapping[str, str]) -> LockedAsset:
-    """Check the commit out into the cache; `environment` says where git's mirrors are. Raises AssetFault."""
+def fetch_git(url: str, wanted: Wanted, cache: AssetCache, environment: Mapping[str, str]) -> LockedAsset:
+    """Check the commit at `url` out into the cache; `environment` says where git's mirrors are. Raises AssetFault."""
     if find_program("git") is None:
         raise AssetFault("git", "git is not on PATH", "load the cluster's module for git")
     ssh = {"GIT_SSH_COMMAND": "ssh -o BatchMode=yes -o ConnectTimeout=5"}
-    git = _Git(wanted, {**ssh, **environment, "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"})
+    git = _Git(url, wanted, {**ssh, **environment, "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"})
     folder = cache.folder_of(wanted)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with _workshop(folder) as work:
@@ -54,7 +54,8 @@ def _workshop(folder: Path) -> Iterator[Path]:
 class _Git:
     """git with what one asset needs."""
 
-    def __init__(self, wanted: Wanted, environment: Mapping[str, str]) -> None:
+    def __init__(self, url: str, wanted: Wanted, environment: Mapping[str, str]) -> None:
+        self._url = url
         self._wanted = wanted
         self._environment = environment
 
@@ -63,7 +64,7 @@ class _Git:
 
         Raises AssetFault.
         """
-        source, commit = self._wanted.source, self._wanted.revision
+        source, commit = self._url, self._wanted.revision
         self._run("ls-remote", "--", source, "HEAD", timeout_s=_ANSWER_S)
         self._run("init", "--quiet", str(work), timeout_s=_LOCAL_S)
         here = ("-C", str(work))
@@ -76,13 +77,13 @@ class _Git:
             self._run(*here, "checkout", "--quiet", "--detach", commit, timeout_s=_LOCAL_S)
         except AssetFault:
             fix = "write a commit that one of its branches or tags holds"
-            raise AssetFault("commit", f"{shown(source)} has no commit {commit}", fix) from None
+            raise AssetFault("commit", f"{self._wanted.source} has no commit {commit}", fix) from None
 
     def _run(self, *words: str, timeout_s: float) -> None:
         """Raises AssetFault with git's own word where it fails or takes too long."""
         lines: list[str] = []
         code = watch_command(("git", *_FAIR, *words), timeout_s=timeout_s, env=self._environment, on_line=lines.append)
-        where = shown(self._wanted.source)
+        where = self._wanted.source
         if code is None:
             raise AssetFault("git", f"{where} does not answer within {timeout_s:g} s", _FIX)
         if code != 0:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from orchestrator.errors import Problem, RunError
 from orchestrator.files import write_atomically
+from orchestrator.recipe.assets import Asset
 from orchestrator.recipe.read import ReadRecipe
 from orchestrator.submit.assets.cache import AssetCache, locked_file, permissions_of
 from orchestrator.submit.assets.declared import AssetFault, Progress, Wanted, wanted_of
@@ -60,7 +61,7 @@ def stage(read: ReadRecipe, recipe_path: Path, cache: AssetCache, *, watch: Watc
     try:
         for name, asset in read.recipe.assets.items():
             try:
-                staged.append(_staged(name, wanted_of(asset), before.get(name), cache, environment, watch))
+                staged.append(_staged(name, asset, before.get(name), cache, environment, watch))
             except AssetFault as fault:
                 problems.append(Problem(f"assets.{name}.{fault.key}", fault.what, fault.fix))
         locked = {one.name: one.locked for one in staged}
@@ -77,12 +78,13 @@ def stage(read: ReadRecipe, recipe_path: Path, cache: AssetCache, *, watch: Watc
 
 def _staged(
     name: str,
-    wanted: Wanted,
+    asset: Asset,
     before: LockedAsset | None,
     cache: AssetCache,
     environment: Mapping[str, str],
     watch: Watch,
 ) -> Staged:
+    wanted = wanted_of(asset)
     if wanted.kind == "package":
         found: LockedAsset | None = in_package(wanted)
     else:
@@ -90,7 +92,7 @@ def _staged(
     fetched = found is None or bool(cache.trouble_with(found, thorough=True))
     if found is None or fetched:
         with permissions_of(cache.root):
-            found = _fetched(wanted, cache, environment, lambda done, total: watch(name, done, total))
+            found = _fetched(asset, cache, environment, lambda done, total: watch(name, done, total))
             _refuse_change(before, found)
             cache.remember(found)
     else:
@@ -108,11 +110,12 @@ def _refuse_change(before: LockedAsset | None, found: LockedAsset) -> None:
         raise AssetFault(found.wanted.kind, what, "find out why; take the lock file away to trust it as it is now")
 
 
-def _fetched(wanted: Wanted, cache: AssetCache, environment: Mapping[str, str], progress: Progress) -> LockedAsset:
-    if wanted.kind == "url":
-        return fetch_file(wanted, cache, progress)
-    if wanted.kind == "git":
-        return fetch_git(wanted, cache, environment)
+def _fetched(asset: Asset, cache: AssetCache, environment: Mapping[str, str], progress: Progress) -> LockedAsset:
+    wanted = wanted_of(asset)
+    if asset.url is not None:
+        return fetch_file(asset.url, wanted, cache, progress)
+    if asset.git is not None:
+        return fetch_git(asset.git, wanted, cache, environment)
     return fetch_hub(wanted, cache, environment, progress)
 
 

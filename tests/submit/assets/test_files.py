@@ -16,6 +16,7 @@ from orchestrator.submit.assets.cache import cache_at
 from orchestrator.submit.assets.environment import asset_environment
 from orchestrator.submit.assets.stage import stage
 from tests.support.asset_recipes import recipe_with, refusal, staged
+from tests.support.command_line import orchestrate
 from tests.support.hub_mirror import HubMirror
 
 CORPUS = "".join(f"{number} bottles of beer on the wall\n" for number in range(20_000)).encode()
@@ -180,3 +181,22 @@ def test_a_commit_that_git_does_not_have_and_a_repository_that_is_not_there(tmp_
     assert "assets.tools.git: https://code.example.org/acme/toys.git cannot be fetched: fatal: " in told
     assert told.endswith("check the URL and env.mirrors.git, then run it again")
     assert list((cache_at(None, os.environ).root / "git").iterdir()) == []
+
+
+def test_a_secret_in_a_query_is_sent_and_neither_stored_nor_shown(tmp_path: Path, mirror: HubMirror) -> None:
+    mirror.files["corpus.txt"] = CORPUS
+    url = f"{mirror.url}/files/corpus.txt?token=hunter2"
+    recipe = recipe_with(tmp_path, f"corpus: {{url: '{url}', sha256: {SHA256}}}")
+    done = orchestrate("stage", recipe, "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert mirror.asked == [("GET", "/files/corpus.txt?token=hunter2")]
+    assert orchestrate("plan", recipe, cwd=tmp_path).returncode == 0
+    stored = [path for path in tmp_path.rglob("*") if path.is_file() and b"hunter2" in path.read_bytes()]
+    assert stored == [tmp_path / "tiny.yaml"] and "hunter2" not in done.stdout + done.stderr
+
+
+def test_git_names_its_mirror_without_the_secret_in_its_address(tmp_path: Path) -> None:
+    mirrors = "{git: {'https://code.example.org/': 'http://me:hunter2@127.0.0.1:9/?private_token=hunter3&x='}}"
+    asset = f"tools: {{git: 'https://code.example.org/acme/tools.git', commit: {'e' * 40}}}"
+    told = refusal(recipe_with(tmp_path, asset, env=f"{{mirrors: {mirrors}}}"))
+    assert "cannot be fetched: fatal: unable to access 'http://127.0.0.1:9/'" in told and "hunter" not in told

@@ -310,11 +310,10 @@ def told_by_submit(recipe: Path, **env: str) -> str:
     return done.stderr.splitlines()[0].partition(" assets.words: not staged, and ")[2]
 
 
-@pytest.mark.parametrize(
-    "answer",
-    [b"SSH-2.0-OpenSSH_9.2\r\n", b"HTTP/1.1 200 OK\r\nX: " + b"a" * 200_000 + b"\r\n\r\n"],
-    ids=["ssh", "long"],
-)
+LONG = b"HTTP/1.1 200 OK\r\nX: " + b"a" * 200_000 + b"\r\n\r\n"
+
+
+@pytest.mark.parametrize("answer", [b"SSH-2.0-OpenSSH_9.2\r\n", LONG], ids=["ssh", "long"])
 def test_a_hub_that_does_not_speak_http_is_told_by_submit(tmp_path: Path, answer: bytes) -> None:
     with raw_server([answer]) as place:
         recipe = recipe_with(tmp_path, WORDS, env=f"{{mirrors: {{huggingface: 'http://{place}'}}}}")
