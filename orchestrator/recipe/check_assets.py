@@ -79,13 +79,14 @@ def _reachable(where: str, asset: Asset) -> Iterator[Problem]:
     for key in ("path", "files"):
         found: str | tuple[str, ...] | None = getattr(asset, key, None)
         paths = (found,) if isinstance(found, str) else found or ()
-        if not all(map(_stays_inside, paths)):
+        if not all(map(stays_inside, paths)):
             yield Problem(
                 f"{where}.{key}", "leads to no file inside what it is taken from", "write relative paths, without .."
             )
 
 
-def _stays_inside(path: str) -> bool:
+def stays_inside(path: str) -> bool:
+    """Whether a path leads to something below the folder from which it counts."""
     parts = PurePosixPath(path).parts
     return bool(parts) and parts[0] != "/" and ".." not in parts and "\0" not in path
 

@@ -67,7 +67,7 @@ class AssetCache:
 
     def remembered(self, wanted: Wanted) -> tuple[LockedAsset | None, dict[str, int]]:
         """What the asset was when it was last staged here, and the mtimes (ns) its files had; (None, {}) if never."""
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
             record = read_json(self._record(wanted))
             if record is not None:
                 return LockedAsset.from_json(record["asset"]), dict(record["mtimes_ns"])
@@ -89,8 +89,10 @@ class AssetCache:
         folder = self.folder_of(locked.wanted)
         found = [(file.path, self._trouble(folder, file)) for file in locked.files]
         if thorough and not any(what for _, what in found):
-            same = (file for file in locked.files if file not in recorded or _mtime(folder, file) != mtimes[file.path])
-            found = [(file.path, _other_content(folder, file)) for file in same]
+            touched = (
+                file for file in locked.files if file not in recorded or _mtime(folder, file) != mtimes.get(file.path)
+            )
+            found = [(file.path, _other_content(folder, file)) for file in touched]
         wrong = [f"{path} {what}" for path, what in found if what]
         more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
         return f"{wrong[0]}{more}" if wrong else ""

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import Problem, RecipeError
-from orchestrator.submit.assets.declared import Wanted
+from orchestrator.recipe.check_assets import stays_inside
+from orchestrator.submit.assets.declared import FILE_KINDS, Wanted
 
 FORMAT = 1
 
@@ -31,16 +32,32 @@ class LockedAsset:
     files: tuple[LockedFile, ...]
     version: str = ""
     """Of the installed package; '' for all else."""
+    token: bool = False
+    """Whether the hub handed it out only to somebody with a token."""
 
     def as_json(self) -> dict[str, Any]:
-        version = {"version": self.version} if self.version else {}
-        return {**asdict(self.wanted), **version, "files": [asdict(file) for file in self.files]}
+        told = {"version": self.version, "token": self.token}
+        more = {key: value for key, value in told.items() if value}
+        return {**asdict(self.wanted), **more, "files": [asdict(file) for file in self.files]}
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> LockedAsset:
-        """Raises KeyError, TypeError or ValueError where `value` is something else."""
+        """Raises KeyError, TypeError, ValueError or OverflowError where `value` is something else."""
         files = tuple(LockedFile(str(f["path"]), int(f["size"]), str(f["sha256"])) for f in value["files"])
-        return cls(Wanted.from_json(value), files, str(value.get("version", "")))
+        locked = cls(Wanted.from_json(value), files, str(value.get("version", "")), value.get("token") is True)
+        locked.refuse_other_files()
+        return locked
+
+    def refuse_other_files(self) -> None:
+        """Raise ValueError where the files cannot be those that were wanted."""
+        if not self.files:
+            raise ValueError(f"it names no files of {self.wanted.source}")
+        for file in self.files:
+            if not stays_inside(file.path):
+                raise ValueError(f"{file.path!r} leads to no file of {self.wanted.source}")
+        alone = self.wanted.kind in FILE_KINDS
+        if alone and (len(self.files) != 1 or self.wanted.revision not in ("", self.files[0].sha256)):
+            raise ValueError(f"its files are not the one of {self.wanted.source}")
 
 
 def lock_path(recipe_path: Path) -> Path:
@@ -65,7 +82,7 @@ def read_lock(path: Path) -> dict[str, LockedAsset]:
         return {}
     except OSError as error:
         problem = Problem(str(path), f"cannot be read: {error.strerror}", "check its permissions, or stage again")
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        why = str(error) if "format is" in str(error) else f"{type(error).__name__}: {error}"
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
+        why = str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}"
         problem = Problem(str(path), f"is not a lock file: {why}", "take it away, then stage again")
     raise RecipeError(problem)

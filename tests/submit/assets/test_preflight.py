@@ -15,7 +15,7 @@ from orchestrator.submit.assets.cache import cache_at
 from orchestrator.submit.assets.lock import lock_path
 from orchestrator.submit.assets.preflight import asset_problems
 from orchestrator.submit.assets.stage import stage
-from tests.support.asset_recipes import recipe_with
+from tests.support.asset_recipes import recipe_with, refusal
 from tests.support.command_line import orchestrate
 
 TEXT = b"one two three\n" * 10
@@ -94,9 +94,13 @@ def test_another_version_of_a_package_than_the_locked_one_is_told(tmp_path: Path
     assert problems(recipe, thorough=False) == [Problem("assets.iris", what, STAGE)]
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 2, "assets": {}}', '{"format": 1, "assets": {"a": 1}}'])
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", "{}", '{"format": 2, "assets": {}}', '{"format": 1, "assets": {"a": 1}}', "[" * 200_000, "\udcff"],
+    ids=["empty", "list", "nothing", "format", "number", "deep", "latin"],
+)
 def test_a_file_that_is_no_lock_is_told_with_its_path(tmp_path: Path, recipe: Path, text: str) -> None:
-    lock_path(recipe).write_text(text)
+    lock_path(recipe).write_text(text, errors="surrogateescape")
     (problem,) = problems(recipe, thorough=False)
     assert problem.where == "assets" and problem.what.startswith("tiny.lock.json is not a lock file: ")
     assert problem.fix == "take it away, then stage again: orchestrate stage tiny.yaml"
@@ -140,3 +144,35 @@ def test_a_run_keeps_its_lock_and_is_resumed_with_the_cache_it_was_submitted_wit
     assert done.returncode == 0, done.stderr
     assert json.loads((run_dir / "environment.json").read_text()) == first
     assert first["ORCHESTRATE_ASSET_CORPUS"] == str(path)
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        [],
+        [{"path": "corpus.txt", "size": 140, "sha256": "0" * 64}],
+        [{"path": "../corpus.txt"}],
+        [{"path": "/corpus.txt"}],
+        [{"path": "corpus\0.txt"}],
+        [{"size": float("inf")}],
+        [{"size": None}],
+        [{}, {}],
+    ],
+    ids=["none", "other content", "above", "absolute", "zero byte", "endless", "null", "two"],
+)
+def test_a_lock_of_files_that_cannot_be_the_asset_is_refused_by_plan_and_by_stage(
+    recipe: Path, files: list[dict[str, object]]
+) -> None:
+    whole = json.loads(lock_path(recipe).read_text())
+    (own,) = whole["assets"]["corpus"]["files"]
+    whole["assets"]["corpus"]["files"] = [{**own, **file} for file in files]
+    lock_path(recipe).write_text(json.dumps(whole))
+    (problem,) = problems(recipe, thorough=False)
+    assert problem.where == "assets" and problem.what.startswith("tiny.lock.json is not a lock file: ")
+    assert "tiny.lock.json: is not a lock file: " in refusal(recipe)
+
+
+def test_a_record_without_times_is_read_by_the_files_content(recipe: Path) -> None:
+    (record,) = (cache_at(None, os.environ).root / "records").iterdir()
+    record.write_text(json.dumps({**json.loads(record.read_text()), "mtimes_ns": {}}))
+    assert problems(recipe, thorough=True) == []
