@@ -20,6 +20,7 @@ BELONGS_TO: dict[str, tuple[AssetKind, ...]] = {
     "files": ("tokenizer", "model"),
     "min_vocabulary": ("tokenizer",),
     "sample": ("tokenizer",),
+    "token": ("tokenizer", "model"),
     "sha256": ("url", "package"),
     "path": ("package",),
     "commit": ("git",),
@@ -54,6 +55,11 @@ class Asset(Section):
         default=None,
         description="tokenizer: text to try it on, a file beside the recipe or the name of another asset "
         "(default: the first asset that is a .txt file, else a few English sentences).",
+    )
+    token: bool | None = Field(
+        default=None,
+        description="tokenizer, model: handed out with a token only; then `plan` and `submit` say early that there is "
+        "none to stage it with (default: what staging it has shown).",
     )
     sha256: Sha256 | None = Field(default=None, description="url, package: sha256 of the file.")
     path: str | None = Field(

@@ -52,7 +52,8 @@ def fetch_hub(wanted: Wanted, cache: AssetCache, environment: Mapping[str, str],
         last = noise[-1] if noise else "it was killed"
         key, what, fix = told.get("fault", (wanted.kind, f"huggingface_hub failed: {last}", f"upgrade it: {INSTALL}"))
         raise AssetFault(key, what, fix)
-    return LockedAsset(wanted, tuple(LockedFile(f["path"], f["size"], f["sha256"]) for f in told["files"]))
+    files = tuple(LockedFile(file["path"], file["size"], file["sha256"]) for file in told["files"])
+    return LockedAsset(wanted, files, token=told["token"])
 
 
 def endpoint_of(environment: Mapping[str, str]) -> str:
@@ -69,14 +70,11 @@ def hub_environment(environment: Mapping[str, str], cache: AssetCache) -> dict[s
 
     Raises ValueError as `endpoint_of` does.
     """
-    home = environment.get("HF_HOME") or str(
-        Path(environment.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "huggingface"
-    )
     env = {name: value for name, value in environment.items() if name not in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")}
     env |= {
         "HF_HOME": str(cache.hub_home),
         "HF_HUB_CACHE": str(cache.hub_home / "hub"),
-        "HF_TOKEN_PATH": environment.get("HF_TOKEN_PATH") or str(Path(home) / "token"),
+        "HF_TOKEN_PATH": str(_token_path(environment)),
         "HF_HUB_DOWNLOAD_TIMEOUT": "15",
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "PYTHONWARNINGS": "ignore",
@@ -85,3 +83,18 @@ def hub_environment(environment: Mapping[str, str], cache: AssetCache) -> dict[s
     if env["HF_ENDPOINT"] != DEFAULT_ENDPOINT:
         env["HF_HUB_DISABLE_XET"] = "1"  # a mirror hands files out by plain HTTP
     return env
+
+
+def has_token(environment: Mapping[str, str]) -> bool:
+    """Whether the hub's client would find a token of the user's own; its text goes nowhere."""
+    if any(environment.get(name, "").strip() for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")):
+        return True
+    try:
+        return bool(_token_path(environment).read_text().strip())
+    except (OSError, ValueError):
+        return False
+
+
+def _token_path(environment: Mapping[str, str]) -> Path:
+    home = Path(environment.get("XDG_CACHE_HOME") or "~/.cache", "huggingface")
+    return Path(environment.get("HF_TOKEN_PATH") or Path(environment.get("HF_HOME") or home, "token")).expanduser()

@@ -1,8 +1,8 @@
 """`python -m orchestrator.submit.assets.hub_download KIND REPOSITORY REVISION [PATTERN...]`: fetch from a hub.
 
 A process of its own, because huggingface_hub reads HF_ENDPOINT and HF_HOME when it is imported. It talks in JSON, a
-line each on stderr: {"done": bytes, "total": bytes} as they arrive; at the end {"files": [...]}, or {"fault": [key,
-what, fix]}. A token is sent only to a hub that asks for one.
+line each on stderr: {"done": bytes, "total": bytes} as they arrive; at the end {"files": [...], "token": whether one
+was wanted}, or {"fault": [key, what, fix]}. A token is sent only to a hub that asks for one.
 """
 
 from __future__ import annotations
@@ -236,8 +236,8 @@ def chosen(names: Sequence[str], kind: str, patterns: Sequence[str]) -> list[str
     return sorted(name for name in names if not patterns or any(fnmatchcase(name, p) for p in patterns))
 
 
-def download(kind: str, repository: str, revision: str, *patterns: str) -> list[dict[str, Any]]:
-    """Path, size and sha256 of every file, all of them in the cache. Raises AssetFault."""
+def download(kind: str, repository: str, revision: str, *patterns: str) -> dict[str, Any]:
+    """Path, size and sha256 of all `files`, now in the cache, and whether a `token` was wanted. Raises AssetFault."""
     hub = Hub(kind, repository, revision)
     files = {file.rfilename: file for file in hub.listing()}
     names = chosen(list(files), kind, patterns)
@@ -245,7 +245,7 @@ def download(kind: str, repository: str, revision: str, *patterns: str) -> list[
         there = ", ".join(sorted(files)[:8]) or "nothing"
         raise AssetFault("files", f"none of the {len(files)} files of {repository} is wanted", f"it has {there}")
     hub.total = sum(files[name].size or 0 for name in names)
-    return [hub.fetch(files[name]) for name in names]
+    return {"files": [hub.fetch(files[name]) for name in names], "token": hub.token}
 
 
 def _line(error: BaseException) -> str:
@@ -257,7 +257,7 @@ def _line(error: BaseException) -> str:
 def main(arguments: Sequence[str]) -> int:
     """Fetch what the arguments say; 0 when all of it is here."""
     try:
-        tell(files=download(*arguments))
+        tell(**download(*arguments))
     except AssetFault as fault:
         tell(fault=[fault.key, fault.what, fault.fix])
         return 1

@@ -17,7 +17,7 @@ from orchestrator.recipe.read import variables_of
 from orchestrator.recipe.schema import Recipe
 from orchestrator.submit.assets.cache import AssetCache, cache_at
 from orchestrator.submit.assets.declared import HUB_KINDS, AssetFault, wanted_of
-from orchestrator.submit.assets.fetch_hub import endpoint_of
+from orchestrator.submit.assets.fetch_hub import endpoint_of, has_token
 from orchestrator.submit.assets.limits import ANSWER_S, reason, within
 from orchestrator.submit.assets.lock import LockedAsset, lock_path, read_lock
 from orchestrator.submit.assets.package import package_version
@@ -52,12 +52,18 @@ def asset_problems(
             missing[name] = what
         else:
             good[name] = lock[name]
-    asks = thorough and any(assets[name].kind in HUB_KINDS for name in missing)
-    silent = _silence({**os.environ, **variables_of(recipe)}) if asks else ""
+    environment = {**os.environ, **variables_of(recipe)}
+    of_hub = [name for name in missing if assets[name].kind in HUB_KINDS]
+    silent = _silence(environment) if thorough and of_hub else ""
     for name, what in missing.items():
-        if silent and assets[name].kind in HUB_KINDS:
+        if silent and name in of_hub:
             fix = "set env.mirrors.huggingface, or HF_ENDPOINT, to a hub that answers; then run"
             yield Problem(f"assets.{name}", f"{what}, and {silent}", f"{fix}: {stage}")
+        elif name in of_hub and _wants_token(assets[name], lock.get(name), cache) and not has_token(environment):
+            fix = "hf auth login, or export HF_TOKEN; then run"
+            yield Problem(
+                f"assets.{name}", f"{what}, and it is handed out with a token: there is none", f"{fix}: {stage}"
+            )
         else:
             yield Problem(f"assets.{name}", what, f"run: {stage}")
     if thorough:
@@ -77,6 +83,14 @@ def _trouble(asset: Asset, locked: LockedAsset | None, cache: AssetCache, *, tho
         return cache.trouble_with(locked, thorough=thorough)
     except AssetFault as fault:
         return fault.what
+
+
+def _wants_token(asset: Asset, locked: LockedAsset | None, cache: AssetCache) -> bool:
+    """By the recipe's own word; else by what staging it has shown, of whichever version the lock names."""
+    wanted = wanted_of(asset)
+    known, _ = cache.remembered(wanted)
+    shown_before = (one.token for one in (locked, known) if one is not None and one.wanted.source == wanted.source)
+    return any(shown_before) if asset.token is None else asset.token
 
 
 def _silence(environment: Mapping[str, str]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from orchestrator.errors import Problem, RunError
@@ -97,6 +97,8 @@ def _staged(
             cache.remember(found)
     else:
         _refuse_change(before, found)
+    if before is not None and before.wanted == wanted:  # a mirror may hand out freely what the hub does not
+        found = replace(found, token=found.token or before.token)
     return Staged(name, found, cache.path_of(wanted), fetched)
 
 
