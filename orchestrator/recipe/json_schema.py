@@ -19,7 +19,7 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 INTERPOLATION = "Interpolation"
 _REFERENCE = {"$ref": f"#/$defs/{INTERPOLATION}"}
 _ANNOTATIONS = ("description", "default", "examples")
-_OF_NAMES = ("properties", "$defs")
+_OF_NAMES = ("properties", "patternProperties", "$defs")
 _OF_SCHEMAS = ("anyOf", "prefixItems")
 _OF_SCHEMA = ("items", "additionalProperties")
 
@@ -53,6 +53,8 @@ def _tidied(schema: dict[str, Any]) -> dict[str, Any]:
     for key in _OF_NAMES:
         if key in tidy:
             tidy[key] = {name: _tidied(value) for name, value in tidy[key].items()}
+    if "patternProperties" in tidy:
+        tidy["additionalProperties"] = False  # a name that does not fit the pattern is refused
     for key in _OF_SCHEMAS:
         if key in tidy:
             tidy[key] = [_tidied(value) for value in tidy[key]]

@@ -1,6 +1,7 @@
 """The text in files, read as a stream in blocks of whole words or whole records, however large the files are.
 
 Of JSON lines and of tables (CSV, TSV) the values that are text count: no keys, no header, no numbers.
+In TSV a quotation mark is a letter like any other.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from pathlib import Path
+from typing import Literal
 
 from orchestrator.errors import Problem, RecipeError
 from orchestrator.plan.token_rules import texts_in
@@ -23,6 +25,7 @@ _LONGEST_WORD = 64 * 1024
 _LONGEST_LINE = 16 * 1024**2
 _READ_BYTES = 64 * 1024
 _SPACE = re.compile(r"\s")
+_COLUMN = re.compile(r"(?:[^\W\d]\w{0,30}(?:[ ./:-]\w{1,20}){0,2})?")
 
 Block = tuple[str, ...]
 """Texts that a tokenizer reads one by one."""
@@ -135,15 +138,16 @@ def _json_lines(path: Path, pieces: Iterator[str]) -> Iterator[Block]:
     return _grouped(records())
 
 
-def _table(delimiter: str) -> Callable[[Path, Iterator[str]], Iterator[Block]]:
+def _table(delimiter: str, quoting: Literal[0, 3]) -> Callable[[Path, Iterator[str]], Iterator[Block]]:
     def read(path: Path, pieces: Iterator[str]) -> Iterator[Block]:
         csv.field_size_limit(_LONGEST_LINE)
-        rows = csv.reader(_lines(path, pieces), delimiter=delimiter)
+        rows = csv.reader(_lines(path, pieces), delimiter=delimiter, quoting=quoting)
 
         def records() -> Iterator[Block]:
             try:
-                next(rows, None)
-                yield from (tuple(cell for cell in row if cell and not _is_number(cell)) for row in rows)
+                first = next(rows, [])
+                kept = [] if _is_header(first) else [first]
+                yield from (tuple(cell for cell in row if cell and not _is_number(cell)) for row in chain(kept, rows))
             except csv.Error as fault:
                 problem = Problem(f"{path}:{rows.line_num}", f"not a table: {fault}", "check its quotes")
                 raise RecipeError(problem) from None
@@ -151,6 +155,11 @@ def _table(delimiter: str) -> Callable[[Path, Iterator[str]], Iterator[Block]]:
         return _grouped(records())
 
     return read
+
+
+def _is_header(row: list[str]) -> bool:
+    """Whether a table's first row names its columns: short, all different, no sentence and no number among them."""
+    return len(set(row)) == len(row) and all(_COLUMN.fullmatch(cell) and not _is_number(cell) for cell in row)
 
 
 def _is_number(cell: str) -> bool:
@@ -177,6 +186,6 @@ def _grouped(records: Iterator[Block], *, least_characters: int = BLOCK_CHARACTE
 _READERS: dict[str, Callable[[Path, Iterator[str]], Iterator[Block]]] = {
     ".jsonl": _json_lines,
     ".ndjson": _json_lines,
-    ".csv": _table(","),
-    ".tsv": _table("\t"),
+    ".csv": _table(",", csv.QUOTE_MINIMAL),
+    ".tsv": _table("\t", csv.QUOTE_NONE),
 }

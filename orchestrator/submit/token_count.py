@@ -50,6 +50,8 @@ class Measured:
     tokens: int
     half_width: int
     sample_bytes: int
+    unknown_share: float = 0.0
+    """Of the tokens counted: what the tokenizer has no word for, and a model cannot learn."""
 
 
 @dataclass(frozen=True)
@@ -81,8 +83,8 @@ class TokenReport:
 
     @property
     def errors(self) -> dict[str, float]:
-        """How far each rule is from the tokenizer's count, in percent; empty without a tokenizer."""
-        if self.measured is None:
+        """How far each rule is from the tokenizer's count, in percent; empty where that is 0, or is not known."""
+        if self.measured is None or self.measured.tokens == 0:
             return {}
         return {rule: error_percent(tokens, self.measured.tokens) for rule, tokens in self.estimates.items()}
 
@@ -121,8 +123,9 @@ def count_tokens(source: str, *, tokenizer: str | None) -> TokenReport:
     if tokenizer is None:
         return TokenReport(source, len(files), counts)
     sizes = [sum(len(text.encode()) for text in block) for block in sample]
-    tokens, half_width = ratio_estimate(_counted(tokenizer, sample), sizes, counts.bytes)
-    measured = Measured(tokenizer, round(tokens), math.ceil(half_width), sum(sizes))
+    numbers, unknown_share = _counted(tokenizer, sample)
+    tokens, half_width = ratio_estimate(numbers, sizes, counts.bytes)
+    measured = Measured(tokenizer, round(tokens), math.ceil(half_width), sum(sizes), unknown_share)
     return TokenReport(source, len(files), counts, measured)
 
 
@@ -142,8 +145,8 @@ def _of_dataset(source: str, recipe: Path, name: str, tokenizer: str | None) -> 
     characters = mean([sum(map(len, item)) for item in items])
     if tokenizer is None:
         return TokenReport(source, 0, counts, None, PerSample(len(items), num_samples, *characters))
-    numbers = _counted(tokenizer, items)
-    measured = Measured(tokenizer, sum(numbers), 0, counts.bytes)
+    numbers, unknown_share = _counted(tokenizer, items)
+    measured = Measured(tokenizer, sum(numbers), 0, counts.bytes, unknown_share)
     return TokenReport(source, 0, counts, measured, PerSample(len(items), num_samples, *characters, *mean(numbers)))
 
 
@@ -175,8 +178,8 @@ def _answer_of(argv: Sequence[str], answer: Path, *, env: dict[str, str]) -> dic
     return read_json(answer) or {"what": f"its process ended with {done.returncode}: {last}"}
 
 
-def _counted(tokenizer: str, blocks: Sequence[Block]) -> list[int]:
-    """Tokens of each block, by a process that reaches no network."""
+def _counted(tokenizer: str, blocks: Sequence[Block]) -> tuple[list[int], float]:
+    """Tokens of each block, and the share of unknown ones, by a process that reaches no network."""
     offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
     env = {**os.environ, **offline, "TOKENIZERS_PARALLELISM": "false", "PYTHONWARNINGS": "ignore"}
     asked = json.dumps({"tokenizer": tokenizer, "blocks": blocks})
@@ -194,4 +197,4 @@ def _counted(tokenizer: str, blocks: Sequence[Block]) -> list[int]:
     if "what" in told:
         raise RecipeError(Problem(f"--tokenizer {tokenizer}", told["what"], told["fix"]))
     counts: list[int] = told["counts"]
-    return counts
+    return counts, told["unknown"] / max(1, sum(counts))

@@ -77,6 +77,7 @@ def test_a_real_tokenizer_shows_the_error_of_each_rule(text: str, tokenizer: Pat
         "tokens": tokens,
         "half_width": 0,
         "sample_bytes": 3 * len(text.encode()),
+        "unknown_share": 0.0,
     }
     estimate = -(-3 * len(text) // 4)
     assert facts["errors_percent"]["chars/4"] == pytest.approx(100 * (estimate - tokens) / tokens)
@@ -274,3 +275,32 @@ def test_a_dataset_that_has_no_text_or_cannot_be_opened_is_one_line(recipe: Path
     assert refusal(f"{recipe}:cluods")[2] == "did you mean 'clouds'?"
     recipe.write_text(recipe.read_text().replace("pairs:Pairs", "pairs:broken"))
     assert "no such disk" in refusal(f"{recipe}:clouds")[1]
+
+
+def test_a_quotation_mark_in_a_tsv_is_a_letter_and_swallows_no_lines(tmp_path: Path) -> None:
+    rows = ['"Hello, she said.\tBonjour.', "How are you?\tComment allez-vous ?", 'An 8" disk.\tUn disque.']
+    (tmp_path / "a.tsv").write_text("\n".join(rows) + "\n")
+    assert report_of(tmp_path / "a.tsv").counts.characters == sum(len(row) - 1 for row in rows)
+
+
+@pytest.mark.parametrize("header", ["text\tlabel", "id\tsentence en\tsentence-fr", "\ttext", "文本\t标签"])
+def test_a_tables_header_is_told_from_a_first_row_of_text(tmp_path: Path, header: str) -> None:
+    row = f"{ENGLISH}\tand more.\n"
+    (tmp_path / "a.tsv").write_text(f"{header}\n{row}")
+    (tmp_path / "b.tsv").write_text(row)
+    characters = [report_of(tmp_path / name).counts.characters for name in ("a.tsv", "b.tsv")]
+    assert characters == 2 * [len(row) - 2]
+
+
+def test_no_tokens_have_no_error_in_percent_and_unknown_ones_are_told(tmp_path: Path) -> None:
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    made = Tokenizer(models.WordLevel({"[UNK]": 0, "known": 1}, unk_token="[UNK]"))
+    made.pre_tokenizer = pre_tokenizers.Whitespace()
+    made.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "blank.txt").write_text(" \n")
+    blank = report_of(tmp_path / "blank.txt", tmp_path / "tokenizer.json")
+    assert blank.measured is not None and (blank.measured.tokens, blank.errors) == (0, {})
+    (tmp_path / "text.txt").write_text("known one known two")
+    done = orchestrate("tokens", "text.txt", "--tokenizer", "tokenizer.json", cwd=tmp_path)
+    assert "50.0% of the tokens are unknown to it" in done.stdout

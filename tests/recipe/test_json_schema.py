@@ -123,3 +123,8 @@ def test_the_recipes_of_the_repository_name_the_shipped_schema_in_their_first_li
         mark, _, named = recipe.read_text().partition("\n")[0].partition("$schema=")
         assert mark == "# yaml-language-server: ", recipe
         assert (recipe.parent / named).resolve() == ROOT / "schemas" / "recipe.schema.json", recipe
+
+
+@pytest.mark.parametrize(("name", "fits"), [("a-b", True), ("a b", False), ("", False)])
+def test_an_asset_whose_name_plan_refuses_is_refused_by_the_schema_too(name: str, fits: bool) -> None:
+    assert RECIPE.is_valid({**MINIMAL, "assets": {name: {"package": "a", "path": "b"}}}) == fits

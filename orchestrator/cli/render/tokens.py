@@ -28,6 +28,9 @@ def token_screen(report: TokenReport) -> str:
         sampled = of_whole if report.measured.half_width else "   counted"
         rows.append(("tokenizer", f"{format_count(_tokens(report)):>{width}} tokens{sampled}"))
         rows.append(("", report.measured.tokenizer))
+        if report.measured.unknown_share:
+            told = f"{report.measured.unknown_share:.1%} of the tokens are unknown to it: is it made for this language?"
+            rows.append(("", f"warning: {told}"))
     rule_to_trust, why = report.trusted
     rows.append(("trust", f"{rule_to_trust}: {why}" if rule_to_trust else why))
     if report.per_sample is not None:
