@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 
 import click
 
-from orchestrator.cli.options import run_argument
+from orchestrator.cli.options import current_folder, run_argument
 from orchestrator.errors import Problem, RunError
 from orchestrator.files import read_json, write_json
 from orchestrator.submit.backend import backend_named
@@ -18,7 +17,7 @@ from orchestrator.submit.runs import ALIVE, find_run, statuses
 @run_argument
 def command(run: str) -> None:
     """Let RUN save at its next step and end it; one that still waits in the queue is removed from it."""
-    run_dir = find_run(run, cwd=Path.cwd())
+    run_dir = find_run(run, cwd=current_folder())
     status = statuses([run_dir])[0]
     if status.state not in ALIVE:
         raise RunError(Problem(run_dir.path.name, f"is not running: {status.state}", "nothing to cancel"))

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from orchestrator import __version__
-from orchestrator.cli.options import cluster_option, json_option
+from orchestrator.cli.options import cluster_option, current_folder, json_option
 from orchestrator.cli.render.doctor import doctor_facts, doctor_screen
 from orchestrator.cli.render.text import json_text
 from orchestrator.submit.doctor.examine import examine, patient_at
@@ -26,7 +26,7 @@ def command(recipe: Path | None, profile: Path | None, as_json: bool) -> int:
     holds no secrets.
     """
     started = time.monotonic()
-    findings = examine(patient_at(Path.cwd(), recipe=recipe, profile=profile))
+    findings = examine(patient_at(current_folder(), recipe=recipe, profile=profile))
     about = f"{platform.system()} {platform.release()} {platform.machine()}"
     if as_json:
         elapsed_s = time.monotonic() - started

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 import click
 
-from orchestrator.cli.options import run_argument
+from orchestrator.cli.options import current_folder, run_argument
 from orchestrator.errors import Problem, RunError
 from orchestrator.run_dir import RunDir
 from orchestrator.submit.output import LogFollower, log_files, ranks_with_output
@@ -22,7 +21,7 @@ from orchestrator.submit.wait import watch
 @click.option("--job", is_flag=True, help="The driver's own output instead of a rank's.")
 def command(run: str, follow: bool, rank: int, job: bool) -> None:
     """Print the output of a rank of RUN, all attempts one after the other."""
-    run_dir = find_run(run, cwd=Path.cwd())
+    run_dir = find_run(run, cwd=current_folder())
     which = None if job else rank
     follower = LogFollower(run_dir, rank=which)
     if follow:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from orchestrator.errors import Problem, RunError
+
 recipe_argument = click.argument("recipe", type=click.Path(path_type=Path))
 run_argument = click.argument("run")
 cluster_option = click.option(
@@ -22,3 +24,11 @@ offline_option = click.option("--offline", is_flag=True, help="Ask no Slurm: pla
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 wait_option = click.option("--wait", is_flag=True, help="Stay until the run has ended; exit 4 if it failed.")
 follow_option = click.option("--follow", is_flag=True, help="Like --wait, with the output of rank 0.")
+
+
+def current_folder() -> Path:
+    """Where the verb was called. Raises RunError where that folder has been deleted."""
+    try:
+        return Path.cwd()
+    except FileNotFoundError:
+        raise RunError(Problem("", "the current folder is not there any more", "cd to one that is")) from None

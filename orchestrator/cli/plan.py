@@ -6,7 +6,14 @@ from pathlib import Path
 
 import click
 
-from orchestrator.cli.options import cluster_option, json_option, offline_option, recipe_argument, set_option
+from orchestrator.cli.options import (
+    cluster_option,
+    current_folder,
+    json_option,
+    offline_option,
+    recipe_argument,
+    set_option,
+)
 from orchestrator.cli.render.plan import plan_screen, torchrun_commands
 from orchestrator.cli.render.text import json_text
 from orchestrator.cli.talk import say
@@ -38,7 +45,7 @@ def command(
     shapes: bool,
 ) -> None:
     """Show what RECIPE would do on an allocation: batch, learning rate, horizon, warnings."""
-    cwd = Path.cwd()
+    cwd = current_folder()
     if (show and (explain or shapes or as_json)) or (explain and shapes):
         raise click.UsageError("--show, --explain and --shapes each print something else, and --show has no --json")
     if shapes:

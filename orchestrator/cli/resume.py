@@ -8,6 +8,7 @@ import click
 
 from orchestrator.cli.options import (
     cluster_option,
+    current_folder,
     follow_option,
     json_option,
     offline_option,
@@ -39,6 +40,6 @@ def command(
     as_json: bool,
 ) -> int:
     """Go on with RUN from its last checkpoint; --set may change resources, loader, tracking and batch.micro."""
-    run_dir = find_run(run, cwd=Path.cwd())
+    run_dir = find_run(run, cwd=current_folder())
     resume_run(run_dir, overrides=overrides, profile=profile, offline=offline, say=say)
     return report(run_dir, waits=wait or follow, follow=follow, as_json=as_json)

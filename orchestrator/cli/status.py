@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
-from orchestrator.cli.options import json_option
+from orchestrator.cli.options import current_folder, json_option
 from orchestrator.cli.render.runs import status_table
 from orchestrator.cli.render.text import json_text
 from orchestrator.submit.runs import all_runs, find_run, statuses
@@ -17,7 +15,7 @@ from orchestrator.submit.runs import all_runs, find_run, statuses
 @json_option
 def command(runs: tuple[str, ...], as_json: bool) -> None:
     """Show the state of RUNS, or of all runs under ./runs."""
-    cwd = Path.cwd()
+    cwd = current_folder()
     found = [find_run(run, cwd=cwd) for run in runs] or all_runs(cwd)
     rows = statuses(found)
     if as_json:

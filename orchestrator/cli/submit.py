@@ -8,6 +8,7 @@ import click
 
 from orchestrator.cli.options import (
     cluster_option,
+    current_folder,
     follow_option,
     json_option,
     offline_option,
@@ -48,7 +49,7 @@ def command(
     only_prepare: bool,
 ) -> int:
     """Plan RECIPE, write its run directory and start it; returns at once unless told to wait."""
-    cwd = Path.cwd()
+    cwd = current_folder()
     if soonest:
         from orchestrator.cli.shapes import soonest_overrides
 

@@ -34,7 +34,7 @@ from orchestrator.recipe.targets import target_checks
 from orchestrator.run_dir import RunDir
 from orchestrator.submit.commands import Say
 from orchestrator.submit.snapshot import Snapshot, git_facts, take_snapshot, write_snapshot
-from orchestrator.submit.staged import asset_check, keep_lock, with_assets
+from orchestrator.submit.staged import asset_check, cache_warning, keep_lock, with_assets
 from orchestrator.survey import Check, cautious
 
 if TYPE_CHECKING:
@@ -81,6 +81,8 @@ def prepare(
         recipe_path, overrides=overrides, profile=profile, offline=offline, more=(staged,)
     )
     read = with_assets(read)
+    if thorough and (warning := cache_warning(read, cluster)):
+        say(warning)
     snapshot = take_snapshot(read.folder)
     plan = plan_for(read, cluster, code_digest=snapshot.without(recipe_path.name), say=say)
     decided = None if plan.batch.is_declared else plan.batch.effective_batch_size

@@ -9,7 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator.errors import Problem
+from orchestrator.cluster import Cluster
+from orchestrator.errors import Problem, SubmissionError
 from orchestrator.files import read_json
 from orchestrator.recipe.read import ReadRecipe
 from orchestrator.recipe.schema import Recipe
@@ -39,6 +40,20 @@ def with_assets(read: ReadRecipe, run_dir: RunDir | None = None) -> ReadRecipe:
     from orchestrator.submit.assets.environment import asset_environment
 
     return replace(read, environment=asset_environment(read.recipe, _cache(run_dir)) | read.environment)
+
+
+def cache_warning(read: ReadRecipe, cluster: Cluster) -> str:
+    """That the nodes of a job may not see the assets, as far as this machine can tell; '' where they may."""
+    if not read.recipe.assets or cluster.scheduler != "slurm":
+        return ""
+    from orchestrator.submit.doctor.folder import unshared
+
+    root = _cache(None).root
+    try:
+        unseen = unshared(root)
+    except SubmissionError:
+        return f"warning: {root}, the cache of assets, does not answer"
+    return f"warning: the assets are {unseen}: {root}; ORCHESTRATE_CACHE names a shared folder" if unseen else ""
 
 
 def keep_lock(read: ReadRecipe, run_dir: RunDir) -> None:

@@ -20,7 +20,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from orchestrator.submit.doctor.ask import ask_probe
-from orchestrator.submit.doctor.finding import Finding, Patient, clock_finding, without_secrets
+from orchestrator.submit.doctor.finding import Finding, Patient, Status, clock_finding, without_secrets
 from orchestrator.submit.doctor.folder import is_shared
 from orchestrator.submit.doctor.installed import installed_file
 from orchestrator.submit.doctor.probe import skew_of
@@ -30,6 +30,11 @@ _API = "/api/2.0/mlflow/experiments/get-by-name?experiment_name=Default"
 _INVALID_HOST = "Invalid Host header"
 _ANSWERS = ((200, '"experiment"'), (404, "RESOURCE_DOES_NOT_EXIST"))
 _CERTIFICATES = ("MLFLOW_TRACKING_SERVER_CERT_PATH", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+_SQLITE = b"SQLite format 3\0"
+"""What every database begins with; an empty file may become one. Source: sqlite.org/fileformat2.html."""
+_FOLDERS_ALLOWED = "MLFLOW_ALLOW_FILE_STORE"
+_NAMES = ("databricks", "databricks-uc")
+"""What MLflow takes for a server, although it has no scheme. Source: mlflow/utils/uri.py, 3.17."""
 _LATER = "runs train all the same, and `orchestrate sync` brings what is missing"
 
 
@@ -47,25 +52,38 @@ def tracker_findings(patient: Patient) -> Iterator[Finding]:
     uri = patient.tracking_uri
     if uri.startswith(("http://", "https://")):
         yield from _server(uri, patient.environment)
-    elif (path := local_path(uri, patient.folder)) is not None:
+    elif (path := database_path(uri, patient.folder)) is not None:
         yield _local(path, uses_slurm=patient.uses_slurm)
+    elif is_folder_store(uri):
+        seen = f"{without_secrets(uri)}: MLflow no longer keeps runs in a folder of files"
+        allowed = patient.environment.get(_FOLDERS_ALLOWED, "").lower() in ("true", "1")
+        status: Status = "warning" if allowed else "problem"
+        yield Finding("mlflow", status, seen, f"write tracking.uri: sqlite:///{patient.folder / 'mlflow.db'}")
     else:
-        fix = "its database is asked when a run is created; `orchestrate sync` shows what it says"
-        yield Finding("mlflow", "unknown", f"{without_secrets(uri)}: only HTTP, sqlite and files are looked at", fix)
+        fix = "it is asked when a run is created; `orchestrate sync` shows what it says"
+        yield Finding("mlflow", "unknown", f"{without_secrets(uri)}: only HTTP and sqlite are looked at", fix)
 
 
-def local_path(uri: str, folder: Path) -> Path | None:
-    """The file of `sqlite:///...`, or the folder of `file:...` or of a plain path; None for any other URI."""
-    scheme, colon, rest = uri.partition(":")
-    if scheme == "sqlite" and rest.startswith("///"):
-        return folder / rest.removeprefix("///").partition("?")[0]
-    if scheme == "file":
-        return folder / unquote(urlsplit(uri).path)
-    return None if colon else folder / uri
+def database_path(uri: str, folder: Path) -> Path | None:
+    """The file of `sqlite:///...`; None for any other URI."""
+    scheme, _, rest = uri.partition(":")
+    return folder / rest.removeprefix("///").partition("?")[0] if scheme == "sqlite" and rest[:3] == "///" else None
+
+
+def is_folder_store(uri: str) -> bool:
+    """Whether MLflow takes it for a folder: `file:...`, or a plain path that is no name of its own."""
+    return uri.startswith("file:") or (":" not in uri and uri not in _NAMES)
 
 
 def _local(path: Path, *, uses_slurm: bool) -> Finding:
     facts = ask_probe("place", str(path))
+    if facts["folder"] == str(path.resolve()):
+        return Finding(
+            "mlflow", "problem", f"{path} is a folder", f"write tracking.uri: sqlite:///{path / 'mlflow.db'}"
+        )
+    if facts["begins"] and bytes.fromhex(facts["begins"]) != _SQLITE:
+        fix = "move it away, or name another file as tracking.uri"
+        return Finding("mlflow", "problem", f"{path}: this file is no SQLite database", fix)
     if facts["error"]:
         return Finding("mlflow", "problem", f"{path}: {facts['error']}", "set tracking.uri to a place you can write")
     if uses_slurm and not is_shared(facts["type"]):

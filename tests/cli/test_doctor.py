@@ -5,8 +5,12 @@ from __future__ import annotations
 import json
 import re
 import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
+
+import pytest
 
 from tests.support.command_line import TINY, orchestrate
 from tests.support.fake_slurm import FakeSlurm
@@ -67,3 +71,12 @@ def test_a_broken_recipe_is_told_as_everywhere(tmp_path: Path) -> None:
     done = orchestrate("doctor", "nowhere.yaml", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("nowhere.yaml: there is no such file")
+
+
+@pytest.mark.parametrize("verb", ["doctor", "status"])
+def test_a_folder_that_has_been_deleted_is_told_in_a_line(tmp_path: Path, verb: str) -> None:
+    program = "import os; os.mkdir('gone'); os.chdir('gone'); os.rmdir('../gone'); "
+    program += f"import sys; sys.argv = ['orchestrate', '{verb}']; sys.path.remove(''); "
+    program += "from orchestrator.cli.__main__ import main; sys.exit(main())"
+    done = subprocess.run((sys.executable, "-c", program), cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (2, "the current folder is not there any more\n    cd to one that is\n")

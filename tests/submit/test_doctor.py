@@ -19,14 +19,14 @@ import pytest
 
 from orchestrator.cluster import LOCAL, Cluster
 from orchestrator.profile import read_profile
-from orchestrator.submit.doctor import gpus, machine
+from orchestrator.submit.doctor import folder, gpus, machine
 from orchestrator.submit.doctor.examine import CHECKS, examine, patient_at
 from orchestrator.submit.doctor.finding import Finding, Patient, clock_finding, without_secrets
-from orchestrator.submit.doctor.folder import judged
+from orchestrator.submit.doctor.folder import cache_finding, judged
 from orchestrator.submit.doctor.installed import installed_file
 from orchestrator.submit.doctor.probe import mount_of, place, skew_of
 from orchestrator.submit.doctor.slurm import slurm_findings
-from orchestrator.submit.tracker_health import local_path, tracker_findings
+from orchestrator.submit.tracker_health import database_path, tracker_findings
 from tests.support.command_line import TINY
 from tests.support.fake_slurm import FakeSlurm
 from tests.support.mlflow_server import MlflowServer, free_port
@@ -413,16 +413,42 @@ def test_nobody_there_and_no_mlflow_are_problems(tmp_path: Path) -> None:
 
 
 def test_a_store_that_is_a_file_is_looked_at_where_it_lies(tmp_path: Path) -> None:
-    assert local_path("sqlite:///a/b.db?timeout=9", tmp_path) == tmp_path / "a" / "b.db"
-    assert local_path("sqlite:////big/b.db", tmp_path) == Path("/big/b.db")
-    assert local_path("file:///big/mlruns", tmp_path) == Path("/big/mlruns")
-    assert local_path("mlruns", tmp_path) == tmp_path / "mlruns"
-    assert local_path("databricks://x", tmp_path) is None
+    assert database_path("sqlite:///a/b.db?timeout=9", tmp_path) == tmp_path / "a" / "b.db"
+    assert database_path("sqlite:////big/b.db", tmp_path) == Path("/big/b.db")
+    assert database_path("databricks://x", tmp_path) is None
     assert by_name(tracker_findings(patient(tmp_path)))["mlflow"].status == "ok"
     assert by_name(tracker_findings(patient(tmp_path, cluster=DEV)))["mlflow"].status == "warning"
     assert (
         by_name(tracker_findings(patient(tmp_path, uri="sqlite:////proc/self/task/b.db")))["mlflow"].status == "problem"
     )
+
+
+@pytest.mark.parametrize("uri", ["mlruns", "./mlruns", "file:///big/mlruns", "/big/mlruns"])
+def test_a_folder_of_files_which_mlflow_refuses_is_a_problem(uri: str, tmp_path: Path) -> None:
+    found = by_name(tracker_findings(patient(tmp_path, uri=uri)))["mlflow"]
+    assert (found.status, found.fix) == ("problem", f"write tracking.uri: sqlite:///{tmp_path}/mlflow.db")
+    allowed = patient(tmp_path, uri=uri, MLFLOW_ALLOW_FILE_STORE="true")
+    assert by_name(tracker_findings(allowed))["mlflow"].status == "warning"
+
+
+def test_a_database_that_is_none_is_a_problem_and_databricks_is_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "empty.db").touch()
+    (tmp_path / "text.db").write_text("this is a text, and not a database")
+    (tmp_path / "folder.db").mkdir()
+    statuses = {
+        name: by_name(tracker_findings(patient(tmp_path, uri=uri)))["mlflow"].status
+        for name, uri in {
+            **{name: f"sqlite:///{tmp_path}/{name}.db" for name in ("empty", "text", "folder")},
+            "databricks": "databricks",
+        }.items()
+    }
+    assert statuses == {"empty": "ok", "text": "problem", "folder": "problem", "databricks": "unknown"}
+
+
+def test_a_file_in_the_place_of_the_runs_is_a_problem(tmp_path: Path) -> None:
+    (tmp_path / "runs").touch()
+    found = by_name(judged(place(str(tmp_path / "runs")), uses_slurm=False))["run directory"]
+    assert (found.status, found.seen) == ("problem", f"{tmp_path}/runs is a file, where a folder of runs is wanted")
 
 
 def test_proxies_that_catch_loopback_are_told_without_their_password(tmp_path: Path) -> None:
@@ -515,3 +541,16 @@ def test_every_check_has_a_name_of_its_own_and_uris_lose_their_secrets() -> None
         "mlruns?x": "mlruns",
     }.items():
         assert without_secrets(uri) == shown
+
+
+def test_a_cache_of_assets_that_looks_local_is_a_warning_for_jobs_on_other_machines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def found(root: str) -> dict[str, Finding]:
+        return by_name(cache_finding(patient(tmp_path, cluster=DEV, ORCHESTRATE_CACHE=root)))
+
+    assert by_name(cache_finding(patient(tmp_path, ORCHESTRATE_CACHE="/dev/shm/assets"))) == {}
+    local = found("/dev/shm/assets")["asset cache"]
+    assert (local.status, local.seen) == ("warning", "/dev/shm/assets: on tmpfs, which looks local to this machine")
+    monkeypatch.setattr(folder, "SHARED", frozenset({"tmpfs"}))
+    assert found("/dev/shm/assets")["asset cache"].status == "ok"

@@ -27,6 +27,7 @@ CHECKS: Mapping[str, Check] = {
     "gpus": gpus.gpu_findings,
     "slurm": slurm.slurm_findings,
     "run directory": folder.folder_findings,
+    "asset cache": folder.cache_finding,
     "mlflow": tracker_findings,
     "proxies": machine.proxy_finding,
     "variables": machine.variable_findings,

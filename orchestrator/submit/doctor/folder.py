@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+from orchestrator.submit.assets.cache import cache_at
 from orchestrator.submit.doctor.ask import ask_probe
 from orchestrator.submit.doctor.finding import Finding, Patient, Status, clock_finding
 from orchestrator.units import GIB
@@ -31,12 +33,31 @@ def folder_findings(patient: Patient) -> Iterator[Finding]:
     yield from judged(facts, uses_slurm=patient.uses_slurm)
 
 
+def cache_finding(patient: Patient) -> Iterator[Finding]:
+    """Where the assets of recipes lie, for jobs on other machines."""
+    if patient.uses_slurm:
+        root = cache_at(None, patient.environment).root
+        unseen = unshared(root)
+        seen = f"{root}: {unseen}" if unseen else f"{root}: shared"
+        fix = "export ORCHESTRATE_CACHE=DIR, a folder that every node of a job sees, and stage again"
+        yield Finding("asset cache", "warning" if unseen else "ok", seen, fix if unseen else "")
+
+
+def unshared(path: Path) -> str:
+    """Why other nodes would not see what lies at `path`, as far as can be told; '' where they may."""
+    facts = ask_probe("place", str(path))
+    return "" if is_shared(facts["type"]) else f"on {facts['type']}, which looks local to this machine"
+
+
 def judged(facts: dict[str, Any], *, uses_slurm: bool) -> Iterator[Finding]:
     """The lines for what the probe has found out."""
     folder = facts["folder"]
     if facts["error"]:
         fix = "submit from a folder in which you can write"
         yield Finding("run directory", "problem", f"{folder}: {facts['error']}", fix)
+    elif facts.get("begins") is not None:
+        what = f"{folder}/runs is a file, where a folder of runs is wanted"
+        yield Finding("run directory", "problem", what, "move it away, or submit from another folder")
     else:
         yield Finding("run directory", "ok", f"{folder}: files can be made, locked, and renamed over others")
     where = f"{facts['type']}, mounted on {facts['mount']}"

@@ -35,7 +35,8 @@ def mount_of(path: str, mounts: str) -> tuple[str, str]:
 def place(path: str) -> dict[str, Any]:
     """The folder nearest to `path` that exists: its file system, room, and whether files can be made, locked, renamed.
 
-    `error` is one line for what cannot be done there; `skew_s` how far the clock that stamps its files is ahead.
+    `begins` is how `path` begins, in hex, where it is a file already. `error` is one line for what cannot be done
+    there; `skew_s` how far the clock that stamps its files is ahead.
     """
     folder = Path(os.path.realpath(path))
     while not os.path.isdir(folder):  # noqa: PTH112 - Path.is_dir raises where a folder above may not be looked into
@@ -48,8 +49,17 @@ def place(path: str) -> dict[str, Any]:
         "mount": point,
         "free_bytes": room.f_bavail * room.f_frsize,
         "free_inodes": room.f_favail if room.f_files else None,
+        "begins": _beginning(Path(path)),
     }
     return {**facts, **_tried(folder, Path(path))}
+
+
+def _beginning(path: Path) -> str | None:
+    try:
+        with path.open("rb") as file:
+            return file.read(16).hex() if path.is_file() else None
+    except OSError:
+        return None
 
 
 def _tried(folder: Path, wanted: Path) -> dict[str, Any]:
