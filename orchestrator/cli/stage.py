@@ -13,6 +13,7 @@ import click
 from orchestrator.cli.options import json_option, recipe_argument, set_option
 from orchestrator.cli.render.stage import arrival, stage_facts, stage_screen
 from orchestrator.cli.render.text import json_text
+from orchestrator.cli.talk import say
 from orchestrator.recipe.read import ReadRecipe, read_recipe
 from orchestrator.submit.assets.cache import cache_at
 from orchestrator.submit.assets.stage import Watch, stage
@@ -35,7 +36,7 @@ def command(recipe: Path, overrides: tuple[str, ...], cache: Path | None, as_jso
     """
     read = read_recipe(recipe, overrides)
     with _watching(read) as watch:
-        report = stage(read, recipe, cache_at(cache, os.environ), watch=watch)
+        report = stage(read, recipe, cache_at(cache, os.environ), watch=watch, say=say)
     if as_json:
         click.echo(json_text(stage_facts(report)))
         return

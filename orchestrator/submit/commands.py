@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import shutil
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -49,10 +51,16 @@ def run_command(
 
 
 def watch_command(
-    argv: Sequence[str], *, timeout_s: float, env: Mapping[str, str], on_line: Callable[[str], None]
+    argv: Sequence[str],
+    *,
+    timeout_s: float,
+    env: Mapping[str, str],
+    on_line: Callable[[str], None],
+    silence_s: float = math.inf,
 ) -> int | None:
-    """Run `argv`, hand each line of its stderr on as it comes, and return its exit code; None: it took too long.
+    """Run `argv`, hand each line of its stderr on as it comes, and return its exit code.
 
+    None: it took more than `timeout_s` in all, or `silence_s` without a line.
     It runs in a session of its own, and all of it is killed at the time-out and when this process is interrupted.
     """
     process = subprocess.Popen(
@@ -71,12 +79,20 @@ def watch_command(
         late.set()
         _kill_session(process.pid)
 
-    timer = threading.Timer(timeout_s, give_up)
-    timer.start()
+    stop_at = time.monotonic() + timeout_s
+
+    def armed() -> threading.Timer:
+        timer = threading.Timer(min(silence_s, stop_at - time.monotonic()), give_up)
+        timer.start()
+        return timer
+
+    timer = armed()
     with process:
         assert process.stderr is not None, "it was piped"
         try:
             for line in process.stderr:
+                timer.cancel()
+                timer = armed()
                 on_line(line.rstrip("\n"))
         except BaseException:
             _kill_session(process.pid)

@@ -1,7 +1,7 @@
 """A hub on loopback: the routes that huggingface_hub 2.4 asks, plain files besides, and a log of what was asked.
 
 It can fail as mirrors do: a repository or commit it does not have, gated or private ones, a file that is not what it
-lists, a connection that breaks off, no answer at all.
+lists, a connection that breaks off or pauses, a status, a login, no answer at all.
 """
 
 from __future__ import annotations
@@ -54,6 +54,12 @@ class HubMirror:
         """What is handed out instead of a listed file, by its name."""
         self.breaks_after: dict[str, int] = {}
         """File -> bytes after which its connection is cut, the next time."""
+        self.statuses: dict[str, int] = {}
+        """What is answered instead of a file, by its name."""
+        self.wants_login = False
+        """Whether everything is refused without the token, in plain HTTP, as a proxy does."""
+        self.holds: dict[str, threading.Event] = {}
+        """File -> what its second half waits for."""
         self.awake = threading.Event()
         """While it is clear, nothing is answered."""
         self.awake.set()
@@ -62,6 +68,10 @@ class HubMirror:
         has_token = headers.get("authorization") == f"Bearer {TOKEN}"
         if has_token:
             self.authorised.append(path)
+        if self.wants_login and not has_token:
+            return Answer(401)
+        if (name := path.rpartition("/")[2]) in self.statuses:
+            return Answer(self.statuses[name])
         if path.startswith("/files/"):
             name = path.removeprefix("/files/")
             return _part(self.files[name], headers) if name in self.files else Answer(404)
@@ -135,7 +145,14 @@ def hub_mirror() -> Iterator[HubMirror]:
             self.send_header("Content-Length", str(len(answer.body)))
             self.end_headers()
             if self.command == "GET":
-                cut = mirror.breaks_after.pop(path.rpartition("/")[2], None)
+                name = path.rpartition("/")[2]
+                cut = mirror.breaks_after.pop(name, None)
+                if name in mirror.holds:
+                    half = len(answer.body) // 2
+                    self.wfile.write(answer.body[:half])
+                    mirror.holds[name].wait(timeout=60)
+                    self.wfile.write(answer.body[half:])
+                    return
                 self.wfile.write(answer.body[:cut])
                 self.close_connection = cut is not None
 
@@ -153,6 +170,8 @@ def hub_mirror() -> Iterator[HubMirror]:
         yield mirror
     finally:
         mirror.awake.set()
+        for held in mirror.holds.values():
+            held.set()
         server.shutdown()
         thread.join()
         server.server_close()

@@ -5,6 +5,7 @@
     git/<commit>/   a checkout without its .git
     records/        what each asset turned out to be, with the times of its files
     checked/        tokenizers that have passed their test
+    locks/          held while something is fetched
 
 Reading needs no right to write. What is new gets the permissions of the cache's folder: one that a group may write to
 is filled for the group.
@@ -13,11 +14,12 @@ is filled for the group.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -110,6 +112,22 @@ class AssetCache:
             return f"has {facts.st_size:,} bytes, and the lock says {file.size:,}"
         return ""
 
+    @contextlib.contextmanager
+    def alone(self, wanted: Wanted, waits: Callable[[], None]) -> Iterator[None]:
+        """Be the only process that fetches it, or what shares files with it; `waits` is called where another one is."""
+        name = wanted.source.replace("/", "--") if wanted.kind in HUB_KINDS else wanted.revision
+        path = self.root / "locks" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                waits()
+                fcntl.flock(file, fcntl.LOCK_EX)
+            except OSError:
+                pass  # a file system without locks
+            yield
+
 
 def cache_at(option: Path | None, env: Mapping[str, str]) -> AssetCache:
     """The cache by the option, else ORCHESTRATE_CACHE, else XDG_CACHE_HOME/orchestrate/assets."""
@@ -117,8 +135,8 @@ def cache_at(option: Path | None, env: Mapping[str, str]) -> AssetCache:
         return AssetCache(option.absolute())
     if env.get(CACHE_VARIABLE):
         return AssetCache(Path(env[CACHE_VARIABLE]).absolute())
-    home = env.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return AssetCache(Path(home) / "orchestrate" / "assets")
+    home = Path(env.get("XDG_CACHE_HOME", ""))  # a relative one does not count (XDG Base Directory Specification)
+    return AssetCache((home if home.is_absolute() else Path.home() / ".cache") / "orchestrate" / "assets")
 
 
 def file_name(url: str) -> str:

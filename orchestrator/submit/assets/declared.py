@@ -49,6 +49,10 @@ class AssetFault(Exception):
         self.key, self.what, self.fix = key, what, fix
 
 
+class NoAnswer(AssetFault):
+    """The place that it comes from is down, so that nothing else from there need be waited for."""
+
+
 def wanted_of(asset: Asset) -> Wanted:
     """What a checked asset wants."""
     kind = asset.kind

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping
@@ -10,35 +12,56 @@ from pathlib import Path
 
 from orchestrator.recipe.addresses import redacted
 from orchestrator.submit.assets.cache import AssetCache, locked_file
-from orchestrator.submit.assets.declared import AssetFault, Wanted
+from orchestrator.submit.assets.declared import AssetFault, Progress, Wanted
 from orchestrator.submit.assets.lock import LockedAsset
 from orchestrator.submit.commands import find_program, watch_command
 
 _ANSWER_S = 10.0
 _LOCAL_S = 300.0
 _FETCH_S = 3600.0
-_FAIR = ("-c", "http.lowSpeedLimit=1", "-c", "http.lowSpeedTime=30", "-c", "core.autocrlf=false")
-"""A server that sends nothing for 30 s is given up; everybody gets the same bytes."""
+_SILENT_S = 60.0
+"""Without a word of progress, whichever way git has taken to the server."""
+_FAIR = ("-c", "http.lowSpeedLimit=1000", "-c", "http.lowSpeedTime=30", "-c", "core.autocrlf=false")
+"""A server that sends less than 1 kB/s for 30 s is given up; everybody gets the same bytes."""
 _EVERYTHING = ("refs/heads/*:refs/remotes/origin/*", "refs/tags/*:refs/tags/*")
+_ARRIVED = re.compile(r"^Receiving objects:.*, ([0-9.]+) (bytes|KiB|MiB|GiB)")
+_UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 _FIX = "check the URL and env.mirrors.git, then run it again"
 
 
-def fetch_git(url: str, wanted: Wanted, cache: AssetCache, environment: Mapping[str, str]) -> LockedAsset:
+def fetch_git(
+    url: str, wanted: Wanted, cache: AssetCache, environment: Mapping[str, str], progress: Progress
+) -> LockedAsset:
     """Check the commit at `url` out into the cache; `environment` says where git's mirrors are. Raises AssetFault."""
     if find_program("git") is None:
         raise AssetFault("git", "git is not on PATH", "load the cluster's module for git")
     ssh = {"GIT_SSH_COMMAND": "ssh -o BatchMode=yes -o ConnectTimeout=5"}
-    git = _Git(url, wanted, {**ssh, **environment, "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"})
+    git = _Git(url, wanted, {**ssh, **environment, "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}, progress)
     folder = cache.folder_of(wanted)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with _workshop(folder) as work:
         git.check_out(work / "new")
         shutil.rmtree(work / "new" / ".git")
+        _refuse_links_that_leave(work / "new")
         if folder.exists():  # it was not as it should be, or another process was faster
             folder.rename(work / "old")
         (work / "new").rename(folder)
     paths = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    return LockedAsset(wanted, tuple(locked_file(folder, path) for path in paths))
+    if not paths:
+        raise AssetFault("commit", f"{wanted.source} holds no files at that commit", "write another commit")
+    files = tuple(locked_file(folder, path) for path in paths)
+    progress(*2 * (sum(file.size for file in files),))
+    return LockedAsset(wanted, files)
+
+
+def _refuse_links_that_leave(folder: Path) -> None:
+    """Raise AssetFault for a symbolic link whose target is not in the folder, wherever that will lie."""
+    real = folder.resolve()
+    for link in sorted(path for path in folder.rglob("*") if path.is_symlink()):
+        target = Path(os.path.realpath(link))
+        if link.readlink().is_absolute() or not target.is_relative_to(real) or not target.exists():
+            what = f"its link {link.relative_to(folder)} -> {link.readlink()} leads to nothing inside the repository"
+            raise AssetFault("git", what, "mend the repository, or declare what it leads to as an asset of its own")
 
 
 @contextlib.contextmanager
@@ -54,10 +77,11 @@ def _workshop(folder: Path) -> Iterator[Path]:
 class _Git:
     """git with what one asset needs."""
 
-    def __init__(self, url: str, wanted: Wanted, environment: Mapping[str, str]) -> None:
+    def __init__(self, url: str, wanted: Wanted, environment: Mapping[str, str], progress: Progress) -> None:
         self._url = url
         self._wanted = wanted
         self._environment = environment
+        self._progress = progress
 
     def check_out(self, work: Path) -> None:
         """The commit alone where the server hands it out by name, else all branches and tags, and the commit of these.
@@ -68,7 +92,7 @@ class _Git:
         self._run("ls-remote", "--", source, "HEAD", timeout_s=_ANSWER_S)
         self._run("init", "--quiet", str(work), timeout_s=_LOCAL_S)
         here = ("-C", str(work))
-        fetch = (*here, "fetch", "--quiet", "--no-tags")
+        fetch = (*here, "fetch", "--progress", "--no-tags")
         try:
             self._run(*fetch, "--depth=1", "--", source, commit, timeout_s=_FETCH_S)
         except AssetFault:
@@ -82,10 +106,18 @@ class _Git:
     def _run(self, *words: str, timeout_s: float) -> None:
         """Raises AssetFault with git's own word where it fails or takes too long."""
         lines: list[str] = []
-        code = watch_command(("git", *_FAIR, *words), timeout_s=timeout_s, env=self._environment, on_line=lines.append)
-        where = self._wanted.source
+
+        def listen(line: str) -> None:
+            if arrived := _ARRIVED.search(line):
+                self._progress(round(float(arrived[1]) * _UNITS[arrived[2]]), None)
+            else:
+                lines.append(line)
+
+        argv, where = ("git", *_FAIR, *words), self._wanted.source
+        code = watch_command(argv, timeout_s=timeout_s, silence_s=_SILENT_S, env=self._environment, on_line=listen)
         if code is None:
-            raise AssetFault("git", f"{where} does not answer within {timeout_s:g} s", _FIX)
+            limit_s = min(timeout_s, _SILENT_S)
+            raise AssetFault("git", f"{where} does not answer within {limit_s:g} s, or not to the end", _FIX)
         if code != 0:
             told = [line for line in lines if line.startswith(("fatal:", "error:", "ssh:"))] or lines
             raise AssetFault(

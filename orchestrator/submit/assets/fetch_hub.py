@@ -11,7 +11,7 @@ from typing import Any
 
 from orchestrator.recipe.addresses import is_printable, shown, split
 from orchestrator.submit.assets.cache import AssetCache
-from orchestrator.submit.assets.declared import AssetFault, Progress, Wanted
+from orchestrator.submit.assets.declared import AssetFault, NoAnswer, Progress, Wanted
 from orchestrator.submit.assets.lock import LockedAsset, LockedFile
 from orchestrator.submit.commands import watch_command
 
@@ -51,7 +51,7 @@ def fetch_hub(wanted: Wanted, cache: AssetCache, environment: Mapping[str, str],
     if "files" not in told:
         last = noise[-1] if noise else "it was killed"
         key, what, fix = told.get("fault", (wanted.kind, f"huggingface_hub failed: {last}", f"upgrade it: {INSTALL}"))
-        raise AssetFault(key, what, fix)
+        raise (NoAnswer if told.get("down") else AssetFault)(key, what, fix)
     files = tuple(LockedFile(file["path"], file["size"], file["sha256"]) for file in told["files"])
     return LockedAsset(wanted, files, token=told["token"])
 

@@ -2,17 +2,14 @@
 
 A process of its own, because huggingface_hub reads HF_ENDPOINT and HF_HOME when it is imported. It talks in JSON, a
 line each on stderr: {"done": bytes, "total": bytes} as they arrive; at the end {"files": [...], "token": whether one
-was wanted}, or {"fault": [key, what, fix]}. A token is sent only to a hub that asks for one.
+was wanted}, or {"fault": [key, what, fix], "down": ...}. A token is sent only to a hub that asks for one.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 import re
 import sys
-import threading
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -20,43 +17,12 @@ from typing import Any
 
 from orchestrator.recipe.addresses import redacted
 from orchestrator.submit.assets.cache import sha256_of
-from orchestrator.submit.assets.declared import AssetFault
-from orchestrator.submit.assets.limits import ANSWER_S, SILENCE_S
+from orchestrator.submit.assets.declared import AssetFault, NoAnswer
+from orchestrator.submit.assets.limits import ANSWER_S, LEAST_BYTES, SILENCE_S
+from orchestrator.submit.assets.watchdog import Watchdog, tell, tell_fault
 
 TOKENIZER_FILES = ("*.json", "*.txt", "*.model", "*.spm", "*.bpe", "*.tiktoken", "*.jinja")
 """What a tokenizer is made of, by their names in the top folder."""
-_STALLED_S = 300.0
-"""A download is given up, whatever the library makes of it; its own limits are shorter."""
-
-
-def tell(**facts: Any) -> None:
-    """Say one thing to the process that started this one."""
-    sys.stderr.write(json.dumps(facts) + "\n")
-    sys.stderr.flush()
-
-
-class Watchdog:
-    """Ends this process with a fault when the next thing does not happen in time."""
-
-    def __init__(self) -> None:
-        self._timer: threading.Timer | None = None
-
-    def expect(self, seconds: float, fault: AssetFault) -> None:
-        """From now on there are so many seconds."""
-        self.rest()
-        self._timer = threading.Timer(seconds, self._give_up, (fault,))
-        self._timer.daemon = True
-        self._timer.start()
-
-    def rest(self) -> None:
-        """Nothing is being waited for."""
-        if self._timer is not None:
-            self._timer.cancel()
-
-    @staticmethod
-    def _give_up(fault: AssetFault) -> None:
-        tell(fault=[fault.key, fault.what, fault.fix])
-        os._exit(1)
 
 
 class Hub:
@@ -67,14 +33,22 @@ class Hub:
 
         self.kind, self.repository, self.revision = kind, repository, revision
         self.endpoint = redacted(constants.ENDPOINT)
+        self.asked = repository
         self.token: bool = False
         self.watchdog = Watchdog()
         self.done = self.total = 0
+        self._most = 0
+        constants.DOWNLOAD_CHUNK_SIZE = LEAST_BYTES  # the client tells of whole chunks only
 
     def fault(self, what: str, fix: str = "") -> AssetFault:
         """A fault of the hub as a whole."""
         mend = "check env.mirrors.huggingface, or HF_ENDPOINT, then run it again"
         return AssetFault(self.kind, f"{self.endpoint} {what}", fix or mend)
+
+    def down(self, what: str) -> NoAnswer:
+        """A hub that hands out nothing at all."""
+        fault = self.fault(what)
+        return NoAnswer(fault.key, fault.what, fault.fix)
 
     def listing(self) -> list[Any]:
         """Every file, with its size and digests where the hub tells them. Raises AssetFault."""
@@ -90,7 +64,7 @@ class Hub:
             except (ValueError, KeyError, TypeError):
                 raise self.fault("does not speak the hub's API") from None
 
-        self.watchdog.expect(ANSWER_S, self.fault(f"does not answer within {ANSWER_S:g} s"))
+        self.watchdog.expect(ANSWER_S, self.down(f"does not answer within {ANSWER_S:g} s"))
         info = self._opened(ask)
         self.watchdog.rest()
         if info.sha != self.revision:
@@ -130,8 +104,7 @@ class Hub:
                 raise missing from None
             raise _Closed(self._closed(f"{self.repository} is private, or is not there")) from None
         except errors.HfHubHTTPError as error:
-            status = error.response.status_code if error.response is not None else "an error"
-            raise self.fault(f"answers {status} for {self.repository}") from None
+            raise self._refusal(error) from None
         except AssetFault:
             raise
         except Exception as error:
@@ -139,12 +112,27 @@ class Hub:
 
     def _failure(self, error: Exception) -> AssetFault:
         """Any other error of the client: of this machine's disk, of the network, or of the file."""
+        from huggingface_hub import errors
+
+        cause = error.__cause__
+        if isinstance(cause, errors.HfHubHTTPError):
+            return self._refusal(cause)
+        if isinstance(cause, errors.FileMetadataError):
+            return self.fault(f"does not hand it out: {_line(cause)}")
         of_network = isinstance(error, ConnectionError | TimeoutError) or type(error).__module__.startswith("httpx")
         if isinstance(error, OSError) and error.errno is not None and not of_network:
             return AssetFault(self.kind, f"cannot be stored: {error.strerror}", "make room, or choose another --cache")
         if of_network or isinstance(error, OSError):
-            return self.fault(f"does not answer: {_line(error.__cause__ or error)}")
+            return self.down(f"does not answer: {_line(cause or error)}")
         return self.fault(f"does not hand it out: {_line(error)}")
+
+    def _refusal(self, error: Any) -> AssetFault:
+        """An answer by HTTP that is none of the hub's own kinds. Raises _Closed where it asks who is there."""
+        status = error.response.status_code if error.response is not None else 0
+        if status == 401:
+            raise _Closed(self._closed(f"{self.endpoint} wants to know who asks"))
+        told = f"answers {status} for {self.asked}"
+        return self.down(told) if status >= 500 else self.fault(told, "look at what the mirror's log says about it")
 
     def _closed(self, what: str) -> AssetFault:
         if self.token:
@@ -168,6 +156,8 @@ class Hub:
     def _downloaded(self, file: Any, *, again: bool) -> Path:
         from huggingface_hub import hf_hub_download
 
+        self.asked = f"{self.repository}/{file.rfilename}"
+
         def ask() -> Path:
             path = hf_hub_download(
                 self.repository,
@@ -180,18 +170,24 @@ class Hub:
             )
             return Path(path)
 
-        before = self.done
-        self.watchdog.expect(SILENCE_S, self.fault(f"does not hand out {file.rfilename}: silent for {SILENCE_S:g} s"))
+        before = self._most = self.done
+        self.watchdog.expect(SILENCE_S, self.down(f"does not hand out {file.rfilename}: silent for {SILENCE_S:g} s"))
         path: Path = self._opened(ask)
         self.arrived(before + path.stat().st_size - self.done)
         self.watchdog.rest()
         return path
 
     def arrived(self, num_bytes: float) -> None:
-        """So many bytes more are here."""
+        """So many bytes more are here; fewer, where the client begins anew, and then the time goes on."""
         self.done += int(num_bytes)
-        self.watchdog.expect(_STALLED_S, self.fault(f"is silent for {_STALLED_S:g} s"))
+        if self.done > self._most:
+            self._most = self.done
+            self.begun()
         tell(done=self.done, total=self.total)
+
+    def begun(self) -> None:
+        """A file comes, or goes on."""
+        self.watchdog.expect(SILENCE_S, self.down(f"is silent for {SILENCE_S:g} s, or next to it"))
 
 
 class _Closed(Exception):
@@ -209,7 +205,7 @@ def _bar(hub: Hub) -> Any:
     class Bar(tqdm):
         def __init__(self, *words: Any, **options: Any) -> None:
             super().__init__(*words, **options)  # type: ignore[no-untyped-call]
-            hub.arrived(0)  # the server has begun to answer
+            hub.begun()
 
         def update(self, n: float | None = 1) -> None:
             hub.arrived(n or 0)
@@ -259,7 +255,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         tell(**download(*arguments))
     except AssetFault as fault:
-        tell(fault=[fault.key, fault.what, fault.fix])
+        tell_fault(fault)
         return 1
     return 0
 

@@ -15,6 +15,8 @@ ANSWER_S = 5.0
 """Until a server has answered at all, name look-up included."""
 SILENCE_S = 30.0
 """Between two pieces of what it sends."""
+LEAST_BYTES = 1 << 15
+"""What must arrive in `SILENCE_S`, if there is more to come: about 1 kB/s."""
 
 
 def within(seconds: float, function: Callable[[], T]) -> T:

@@ -23,13 +23,19 @@ def package_root(wanted: Wanted) -> Path:
     distribution = _distribution(wanted)
     path = PurePosixPath(wanted.select[0])
     root = Path(str(distribution.locate_file("")))
-    if (root / path).is_file():
+    if path in (distribution.files or ()) and (root / path).is_file():
         return root
-    spec = importlib.util.find_spec(path.parts[0]) if path.parts[0].isidentifier() else None
-    for place in (spec and spec.submodule_search_locations) or ():
+    for place in _places_of_module(distribution, path.parts[0]):
         if Path(place).parent.joinpath(path).is_file():
             return Path(place).parent
     raise AssetFault("path", f"{wanted.source} {distribution.version} has no {path}", _nearest(distribution, wanted))
+
+
+def _places_of_module(distribution: importlib.metadata.Distribution, module: str) -> list[str]:
+    """Where a top-level module lies, as long as no other package has brought it."""
+    owners = importlib.metadata.packages_distributions().get(module, [distribution.name])
+    spec = importlib.util.find_spec(module) if module.isidentifier() and distribution.name in owners else None
+    return list((spec and spec.submodule_search_locations) or ())
 
 
 def _nearest(distribution: importlib.metadata.Distribution, wanted: Wanted) -> str:

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from orchestrator.errors import Problem, RunError
 from orchestrator.files import write_atomically
 from orchestrator.recipe.assets import Asset
 from orchestrator.recipe.read import ReadRecipe
 from orchestrator.submit.assets.cache import AssetCache, locked_file, permissions_of
-from orchestrator.submit.assets.declared import AssetFault, Progress, Wanted, wanted_of
+from orchestrator.submit.assets.declared import AssetFault, NoAnswer, Wanted, wanted_of
 from orchestrator.submit.assets.fetch_file import fetch_file
 from orchestrator.submit.assets.fetch_git import fetch_git
 from orchestrator.submit.assets.fetch_hub import fetch_hub
 from orchestrator.submit.assets.lock import LockedAsset, lock_path, lock_text, read_lock
 from orchestrator.submit.assets.package import package_root, package_version
 from orchestrator.submit.assets.tokenizers import tokenizer_problems
+from orchestrator.submit.commands import Say
 
 Watch = Callable[[str, int, int | None], None]
 """Hears an asset's name, how many bytes of it are here, and of how many, where that is known."""
@@ -47,7 +49,11 @@ class StageReport:
     assets: tuple[Staged, ...]
 
 
-def stage(read: ReadRecipe, recipe_path: Path, cache: AssetCache, *, watch: Watch) -> StageReport:
+def _silent(line: str) -> None:
+    """Say nothing."""
+
+
+def stage(read: ReadRecipe, recipe_path: Path, cache: AssetCache, *, watch: Watch, say: Say = _silent) -> StageReport:
     """Have every asset in `cache`, and the lock beside the recipe; what is there already is left alone.
 
     Raises RecipeError with what is wrong with each asset, and then the lock stays as it was; RunError where the cache
@@ -55,13 +61,13 @@ def stage(read: ReadRecipe, recipe_path: Path, cache: AssetCache, *, watch: Watc
     """
     path = lock_path(recipe_path)
     before = read_lock(path)
-    environment = {**os.environ, **read.environment}
+    stager = _Stager(cache, {**os.environ, **read.environment}, watch, say)
     staged: list[Staged] = []
     problems: list[Problem] = []
     try:
         for name, asset in read.recipe.assets.items():
             try:
-                staged.append(_staged(name, asset, before.get(name), cache, environment, watch))
+                staged.append(stager.staged(name, asset, before.get(name)))
             except AssetFault as fault:
                 problems.append(Problem(f"assets.{name}.{fault.key}", fault.what, fault.fix))
         locked = {one.name: one.locked for one in staged}
@@ -76,30 +82,66 @@ def stage(read: ReadRecipe, recipe_path: Path, cache: AssetCache, *, watch: Watc
     return StageReport(path, cache.root, tuple(staged))
 
 
-def _staged(
-    name: str,
-    asset: Asset,
-    before: LockedAsset | None,
-    cache: AssetCache,
-    environment: Mapping[str, str],
-    watch: Watch,
-) -> Staged:
-    wanted = wanted_of(asset)
-    if wanted.kind == "package":
-        found: LockedAsset | None = in_package(wanted)
-    else:
-        found, _ = cache.remembered(wanted)
-    fetched = found is None or bool(cache.trouble_with(found, thorough=True))
-    if found is None or fetched:
-        with permissions_of(cache.root):
-            found = _fetched(asset, cache, environment, lambda done, total: watch(name, done, total))
-            _refuse_change(before, found)
-            cache.remember(found)
-    else:
+@dataclass(frozen=True)
+class _Stager:
+    """What all assets of a recipe share: where they go, what their processes are told, and which places are down."""
+
+    cache: AssetCache
+    environment: Mapping[str, str]
+    watch: Watch
+    say: Say
+    down: dict[str, NoAnswer] = field(default_factory=dict)
+
+    def staged(self, name: str, asset: Asset, before: LockedAsset | None) -> Staged:
+        """Raises AssetFault where it cannot be had, or is not what was locked `before`."""
+        wanted = wanted_of(asset)
+        found = in_package(wanted) if wanted.kind == "package" else self._good(wanted)
+        fetched = found is None
+        if found is None:
+            with permissions_of(self.cache.root), self.cache.alone(wanted, lambda: self._waits(name)):
+                found = self._good(wanted)  # the other process may have brought it
+                fetched = found is None
+                if found is None:
+                    found = self._fetched(name, asset)
+                    _refuse_change(before, found)
+                    self.cache.remember(found)
         _refuse_change(before, found)
-    if before is not None and before.wanted == wanted:  # a mirror may hand out freely what the hub does not
-        found = replace(found, token=found.token or before.token)
-    return Staged(name, found, cache.path_of(wanted), fetched)
+        if before is not None and before.wanted == wanted:  # a mirror may hand out freely what the hub does not
+            found = replace(found, token=found.token or before.token)
+        return Staged(name, found, self.cache.path_of(wanted), fetched)
+
+    def _good(self, wanted: Wanted) -> LockedAsset | None:
+        """What is staged already, and as it was."""
+        found, _ = self.cache.remembered(wanted)
+        return None if found is None or self.cache.trouble_with(found, thorough=True) else found
+
+    def _waits(self, name: str) -> None:
+        self.say(f"{name}: another process is fetching it; waiting for that one")
+
+    def _fetched(self, name: str, asset: Asset) -> LockedAsset:
+        """From the place that has it, unless that was down a moment ago."""
+        place = urlsplit(asset.url).netloc if asset.url is not None else asset.git or "the hub"
+        if place in self.down:
+            raise AssetFault(asset.kind, f"not tried: {self.down[place].what}", self.down[place].fix)
+        try:
+            return self._from_its_place(name, asset)
+        except NoAnswer as fault:
+            self.down[place] = fault
+            raise
+
+    def _from_its_place(self, name: str, asset: Asset) -> LockedAsset:
+        def progress(done: int, total: int | None) -> None:
+            self.watch(name, done, total)
+
+        wanted = wanted_of(asset)
+        if asset.url is not None:
+            return fetch_file(asset.url, wanted, self.cache, progress)
+        if asset.git is None:
+            return fetch_hub(wanted, self.cache, self.environment, progress)
+        found = fetch_git(asset.git, wanted, self.cache, self.environment, progress)
+        if any(file.path == ".gitmodules" for file in found.files):
+            self.say(f"{name}: its submodules are not fetched: declare each as an asset of its own")
+        return found
 
 
 def _refuse_change(before: LockedAsset | None, found: LockedAsset) -> None:
@@ -110,15 +152,6 @@ def _refuse_change(before: LockedAsset | None, found: LockedAsset) -> None:
     if changed:
         what = f"{min(changed).path} is not what was locked, although nothing else has changed"
         raise AssetFault(found.wanted.kind, what, "find out why; take the lock file away to trust it as it is now")
-
-
-def _fetched(asset: Asset, cache: AssetCache, environment: Mapping[str, str], progress: Progress) -> LockedAsset:
-    wanted = wanted_of(asset)
-    if asset.url is not None:
-        return fetch_file(asset.url, wanted, cache, progress)
-    if asset.git is not None:
-        return fetch_git(asset.git, wanted, cache, environment)
-    return fetch_hub(wanted, cache, environment, progress)
 
 
 def in_package(wanted: Wanted) -> LockedAsset:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import os
+import resource
+import signal
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -120,6 +123,10 @@ def test_a_packages_file_is_locked_with_the_packages_version(tmp_path: Path) -> 
             "path: scikit-learn {version} has no datasets/iris.csv|write sklearn/datasets/data/iris.csv",
         ),
         (
+            "{package: scikit-learn, path: numpy/version.py}",
+            "path: scikit-learn {version} has no numpy/version.py|see: pip show -f scikit-learn",
+        ),
+        (
             f"{{package: scikit-learn, path: sklearn/datasets/data/iris.csv, sha256: {'0' * 64}}}",
             "sha256: scikit-learn {version} holds a sklearn/datasets/data/iris.csv with the sha256 {sha256}"
             "|write that sha256 if it is the file you mean, else install another version",
@@ -200,3 +207,48 @@ def test_git_names_its_mirror_without_the_secret_in_its_address(tmp_path: Path) 
     asset = f"tools: {{git: 'https://code.example.org/acme/tools.git', commit: {'e' * 40}}}"
     told = refusal(recipe_with(tmp_path, asset, env=f"{{mirrors: {mirrors}}}"))
     assert "cannot be fetched: fatal: unable to access 'http://127.0.0.1:9/'" in told and "hunter" not in told
+
+
+@pytest.mark.parametrize("target", ["../../outside", "/etc/hostname", "nowhere", "itself"])
+def test_a_link_that_leaves_the_repository_or_leads_nowhere_is_refused(
+    tmp_path: Path, repository: str, target: str
+) -> None:
+    commit = committed(tmp_path, lambda work: (work / "itself").symlink_to(target))
+    told = refusal(with_git_mirror(tmp_path, commit))
+    assert f"assets.tools.git: its link itself -> {target} leads to nothing inside the repository" in told
+    assert list((cache_at(None, os.environ).root / "git").iterdir()) == []
+
+
+def test_a_link_inside_the_repository_stays_and_submodules_are_told(tmp_path: Path, repository: str) -> None:
+    def change(work: Path) -> None:
+        (work / "folder" / "link").symlink_to("tool.py")
+        (work / ".gitmodules").write_text("")
+
+    recipe = with_git_mirror(tmp_path, committed(tmp_path, change))
+    done = orchestrate("stage", recipe, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "tools: its submodules are not fetched: declare each as an asset of its own\n" in done.stderr
+    assert done.stderr.startswith("tools: 32 bytes here\n")
+
+
+def committed(tmp_path: Path, change: Callable[[Path], object]) -> str:
+    """Another commit in the mirrored repository; its sha."""
+    change(tmp_path / "work")
+    git("add", ".", cwd=tmp_path / "work")
+    author = ("-c", "user.name=a", "-c", "user.email=a@example.org")
+    git(*author, "commit", "--quiet", "-m", "more", cwd=tmp_path / "work")
+    git("push", "--quiet", str(tmp_path / "mirror" / "acme" / "tools.git"), "main", cwd=tmp_path / "work")
+    return git("rev-parse", "HEAD", cwd=tmp_path / "work").strip()
+
+
+def test_a_full_disk_is_told_as_what_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "corpus.txt").write_bytes(CORPUS)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    signal_before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+    try:
+        with pytest.raises(RunError, match=r"cannot be written: File too large"):
+            staged(recipe_with(tmp_path, f"corpus: {{url: 'file://{tmp_path}/corpus.txt', sha256: {SHA256}}}"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, signal_before)

@@ -344,3 +344,21 @@ def test_a_name_and_password_in_a_mirrors_address_are_neither_looked_up_nor_show
 def test_an_empty_variable_is_no_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "")
     assert hub_environment(os.environ, cache())["HF_ENDPOINT"] == "https://huggingface.co"
+
+
+def test_a_mirror_that_wants_a_login_gets_the_token(
+    tmp_path: Path, mirror: HubMirror, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mirror.wants_login = True
+    recipe = recipe_with(tmp_path, MODEL, mirror=mirror)
+    assert "and there is no token" in refusal(recipe)
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    assert len(staged(recipe).assets[0].locked.files) == 3
+
+
+@pytest.mark.parametrize("status", [403, 404, 500])
+def test_a_file_that_is_refused_is_told_with_the_status(tmp_path: Path, mirror: HubMirror, status: int) -> None:
+    mirror.statuses["config.json"] = status
+    assert f"{mirror.url} answers {status} for acme/words/config.json" in refusal(
+        recipe_with(tmp_path, MODEL, mirror=mirror)
+    )

@@ -176,3 +176,21 @@ def test_a_record_without_times_is_read_by_the_files_content(recipe: Path) -> No
     (record,) = (cache_at(None, os.environ).root / "records").iterdir()
     record.write_text(json.dumps({**json.loads(record.read_text()), "mtimes_ns": {}}))
     assert problems(recipe, thorough=True) == []
+
+
+def test_a_relative_cache_of_the_user_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    assert cache_at(None, {"XDG_CACHE_HOME": "cache"}) == cache_at(None, {}) == cache_at(None, {"XDG_CACHE_HOME": ""})
+    assert cache_at(None, {}).root == Path("/home/me/.cache/orchestrate/assets")
+
+
+def test_submit_warns_of_a_cache_that_the_nodes_of_a_job_may_not_see(
+    tmp_path: Path, recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = tmp_path / "site.yaml"
+    nodes = "{num_nodes: 1, cpus: 8, gpus: 1}"
+    site.write_text(f"{{name: site, scheduler: slurm, partitions: {{main: {{nodes: {nodes}, default: true}}}}}}")
+    done = orchestrate("submit", "--prepare", "--offline", recipe, "--cluster", site, cwd=tmp_path)
+    root = cache_at(None, os.environ).root
+    assert "warning: the assets are on " in done.stderr and f"{root}; ORCHESTRATE_CACHE names a shared" in done.stderr
+    assert "warning: the assets" not in orchestrate("submit", "--prepare", recipe, cwd=tmp_path).stderr
