@@ -99,7 +99,7 @@ def test_git_tells_how_much_has_arrived_and_is_given_up_when_it_says_nothing(
 ) -> None:
     program = tmp_path / "bin" / "git"
     program.parent.mkdir()
-    counting = "Receiving objects:  45% (9/20), 1.50 MiB | 1.00 MiB/s\\r"
+    counting = "Receiving objects:  45%% (9/20), 1.50 MiB | 1.00 MiB/s\\r"
     program.write_text(f'#!/bin/sh\ncase "$*" in *" fetch "*) printf "{counting}{counting}" >&2; sleep 30;; esac\n')
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
