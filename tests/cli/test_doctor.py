@@ -61,9 +61,9 @@ def test_with_everything_hanging_there_is_a_page_in_under_ten_seconds(tmp_path: 
         assert time.monotonic() - started < 10
     assert (done.returncode, done.stderr) == (0, "")
     unknown = dict(line.split(maxsplit=1)[1].split("  ", 1) for line in done.stdout.splitlines() if "unknown" in line)
-    assert unknown.keys() == {"installation", "slurm", "run directory", "mlflow"}
+    assert unknown.keys() == {"installation", "slurm", "run directory", "asset cache", "mlflow"}
     assert all("no answer within" in seen for seen in unknown.values())
-    assert done.stdout.splitlines()[-1].endswith("not known: installation, slurm, run directory, mlflow")
+    assert done.stdout.splitlines()[-1].endswith("not known: installation, slurm, run directory, asset cache, mlflow")
     assert "ok       torchrun" in done.stdout
 
 
