@@ -11,6 +11,7 @@ from orchestrator.errors import Problem, RunError, did_you_mean
 from orchestrator.files import decode_record, read_json
 from orchestrator.run_dir import AttemptDir, RunDir
 from orchestrator.submit.backend import JobState, backend_named
+from orchestrator.tracking.records import each_step
 
 RunState = Literal["prepared", "pending", "running", "done", "stopped", "failed", "lost", "unknown"]
 """lost: the job has ended and left no verdict; unknown: the scheduler does not answer, or knows nothing yet."""
@@ -151,7 +152,9 @@ def _last_metrics(run: RunDir) -> dict[str, Any]:
     with files[-1].open("rb") as file:
         file.seek(max(0, files[-1].stat().st_size - _TAIL_BYTES))
         lines = file.read().split(b"\n")
+    told: list[dict[str, Any]] = []
     for record in filter(None, map(decode_record, reversed(lines))):
-        if record.get("kind") == "metrics" and "train/loss" in record.get("values", {}):
-            return record
-    return {}
+        told += [step for step in each_step(record) if "train/loss" in step.get("values", {})]
+        if told:
+            break
+    return told[-1] if told else {}

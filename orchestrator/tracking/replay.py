@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from orchestrator.tracking.records import each_step
+
 MAX_KEY = 250
 _BAD_CHARACTERS = re.compile(r"[^/\w.\- :]", re.ASCII)
 _INT64 = range(-(2**63), 2**63)
@@ -86,13 +88,12 @@ class Source(NamedTuple):
 
 def add_record(batch: Batch, cursor: Cursor, source: Source, record: dict[str, Any]) -> None:
     """Add what one record holds to `batch`, and what it means for later ones to `cursor`."""
-    kind = record.get("kind")
-    if kind == "tags":
+    if record.get("kind") == "tags":
         values = record.get("values")
         if isinstance(values, dict):
             batch.tags |= {clean_key(str(key)): str(value) for key, value in values.items()}
-    elif kind in ("metrics", "system"):
-        for point in _points(record, source):
+    elif record.get("kind") in ("metrics", "steps", "system"):
+        for point in (point for each in each_step(record) for point in _points(each, source)):
             if point is None:
                 batch.unreadable += 1
             elif cursor.is_new(source.attempt, point.key, point.step):

@@ -22,7 +22,7 @@ from orchestrator.errors import RecipeError
 from orchestrator.recipe.schema import Recipe
 from orchestrator.worker.fit_cuda import AsOnCuda
 from orchestrator.worker.fit_sample import Sample, tensors_in
-from orchestrator.worker.loss import Objective, backward_loss
+from orchestrator.worker.loss import Objective
 from orchestrator.worker.optimizer import clip_gradients, make_optimizer
 from orchestrator.worker.precision import Precision, call_model
 from orchestrator.worker.recompute import recompute_blocks
@@ -166,9 +166,8 @@ class Simulation:
                     with AnyNumber():  # type: ignore[no-untyped-call]
                         loss_sum, _ = self.objective.loss(outputs, targets)
                     del outputs
-                loss = backward_loss(loss_sum, num_samples=micro_batch_size, world_size=1, window_count=1)
-                loss.backward()  # type: ignore[no-untyped-call]
-                del loss, loss_sum
+                loss_sum.backward(gradient=torch.full_like(loss_sum, 1.0))
+                del loss_sum
             optimizer.zero_grad()
         return tracker.peak_bytes
 

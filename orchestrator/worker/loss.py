@@ -10,8 +10,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from orchestrator.errors import Problem, TrainingError
 from orchestrator.recipe.schema import Recipe
 from orchestrator.worker.data import MicroBatch
@@ -63,6 +61,6 @@ class Objective:
         raise TrainingError(Problem(f"step {step}", what, fix))
 
 
-def backward_loss(loss_sum: torch.Tensor, *, num_samples: int, world_size: int, window_count: int) -> torch.Tensor:
-    """What a micro-batch runs its backward on: sum * world_size / count, or 0 * sum where the micro-batch is empty."""
-    return loss_sum * (world_size / window_count if num_samples else 0.0)
+def backward_weight(*, num_samples: int, world_size: int, window_count: int) -> float:
+    """What a micro-batch's loss sum is weighted by in its backward pass: world_size / count, or 0 for an empty one."""
+    return world_size / window_count if num_samples else 0.0

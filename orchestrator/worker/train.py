@@ -114,7 +114,7 @@ def make_trainer(
         cadences=Cadences.of(recipe, plan),
         progress=progress or Progress(),
         window_step=WindowStep(
-            model=_distributed(parts.model, precision.device),
+            model=_distributed(parts.model, peers),
             optimizer=optimizer,
             scaler=saver.scaler,
             objective=parts.objective,
@@ -135,8 +135,11 @@ def make_trainer(
     )
 
 
-def _distributed(model: torch.nn.Module, device: torch.device) -> DistributedDataParallel:
-    ids = [device.index] if device.type == "cuda" else None
+def _distributed(model: torch.nn.Module, peers: Peers) -> torch.nn.Module:
+    """The model, its gradients averaged over all ranks; a rank alone needs nobody for that."""
+    if peers.world.world_size == 1:
+        return model
+    ids = [peers.device.index] if peers.device.type == "cuda" else None
     return DistributedDataParallel(model, device_ids=ids, gradient_as_bucket_view=True)
 
 

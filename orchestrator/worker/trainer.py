@@ -7,6 +7,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import torch
+from torch.nn.parallel import DistributedDataParallel
+
 from orchestrator.errors import Problem, TrainingError
 from orchestrator.plan.plan import Plan
 from orchestrator.plan.schedule import lr_at
@@ -15,19 +18,9 @@ from orchestrator.worker.evaluation import Evaluator
 from orchestrator.worker.loader import MicroBatches
 from orchestrator.worker.preemption import StopRequest, agreed_signal
 from orchestrator.worker.progress import Cadences, Progress
-from orchestrator.worker.window_step import WindowResult, WindowStep
+from orchestrator.worker.reports import Exchanged, Reports, StepReport
+from orchestrator.worker.window_step import WindowStep
 from orchestrator.worker.world import Peers
-
-
-@dataclass(frozen=True)
-class Reduced:
-    """What all ranks know after a step: the same numbers, hence the same decisions."""
-
-    loss_sum: float
-    data_wait_s: float
-    """Seconds spent waiting for data, summed over ranks."""
-    save_due: bool
-    stop: str | None
 
 
 @dataclass
@@ -47,38 +40,67 @@ class Trainer:
     saved_at_step: int | None
     """The step of the newest checkpoint; None as long as there is none."""
     journal_ids: bool
+    _reports: Reports = field(init=False)
+    _save_due: bool = field(default=False, init=False)
+    _stop: str | None = field(default=None, init=False)
+    """The signal that all ranks know to have been seen by one of them."""
     _mark: float = field(default=0.0, init=False)
     _saved_at: float = field(default=0.0, init=False)
 
     def run(self) -> str | None:
         """Train to the end, and return None; or save and return the name of the signal that asked for it."""
-        stop = agreed_signal(self.peers.sum(self.stop.as_votes()))
-        save_due = False
+        self._reports = Reports(self.peers, self.stop, self._save_due_by_clock)
+        self._stop = agreed_signal(self.peers.sum(self.stop.as_votes()))
         self._saved_at = self._mark = time.perf_counter()
         while True:
-            stop = self._evaluate_where_due(stop)
+            self._evaluate_where_due()
             ended = self.cadences.is_finished(self.progress) and not self._evaluation_due()
-            if ended or save_due or stop:
+            if ended or self._save_due or self._stop:
                 self._save_once()
-            if ended or stop:
-                return None if ended else stop
-            reduced = self._step()
-            stop, save_due = reduced.stop, reduced.save_due
+            if ended or self._stop:
+                return None if ended else self._stop
+            self._step()
 
-    def _step(self) -> Reduced:
-        """One optimizer step, and the one small all-reduce that all decisions rest on."""
+    def _step(self) -> None:
+        """One optimizer step; what an earlier one came to on all ranks is heard of meanwhile."""
         progress = self.progress
         before, waited_before_s = progress.consumed_samples, self.batches.waited_s
         lr = self._lr_at(before)
         result = self.window_step(self.batches, step=progress.step + 1, consumed_samples=before, lr=lr)
+        num_samples = self.window_step.windows.size_at(before)
         progress.step += 1
-        progress.consumed_samples += self.window_step.windows.size_at(before)
-        reduced = self._reduce(result, before, self.batches.waited_s - waited_before_s)
-        self._record(result, reduced, lr, num_samples=progress.consumed_samples - before)
-        self._refuse_non_finite(reduced.loss_sum, "training loss")
-        if not self.window_step.scaler.is_enabled():
-            self._refuse_non_finite(result.grad_norm.item(), "gradient norm")
-        return reduced
+        progress.consumed_samples += num_samples
+        if self.journal_ids:
+            self.journal.window(progress.step, result.ids)
+        now = time.perf_counter()
+        time_s, self._mark = now - self._mark, now
+        report = StepReport(
+            step=progress.step,
+            consumed_samples=progress.consumed_samples,
+            num_samples=num_samples,
+            count=result.count,
+            lr=lr,
+            loss_sum=result.loss_sum,
+            grad_norm=result.grad_norm,
+            waited_s=self.batches.waited_s - waited_before_s,
+            time_s=time_s,
+            ended_at_ms=time.time_ns() // 1_000_000,
+        )
+        self._hear(self._reports.add(report))
+        self._save_due = self._save_due or self.cadences.save_due(before, progress.consumed_samples)
+
+    def _hear(self, told: Exchanged | None) -> None:
+        """Take what all ranks know by now. Raises TrainingError when a loss was not finite."""
+        if told is None:
+            return
+        self._save_due = self._save_due or told.save_due
+        self._stop = self._stop or told.stop
+        if self.peers.world.rank == 0:
+            self._record(told)
+        for report, loss_sum in zip(told.reports, told.loss_sums, strict=True):
+            self._refuse_non_finite(report.step, loss_sum, "training loss")
+            if report.grad_norm is not None and not self.window_step.scaler.is_enabled():
+                self._refuse_non_finite(report.step, report.grad_norm.item(), "gradient norm")
 
     def _lr_at(self, consumed_samples: int) -> float:
         return lr_at(
@@ -88,64 +110,71 @@ class Trainer:
             effective_batch_size=self.plan.batch.effective_batch_size,
         )
 
-    def _reduce(self, result: WindowResult, before_samples: int, waited_s: float) -> Reduced:
-        vote = float(self.peers.world.rank == 0 and self._save_due_by_clock())
-        loss_sum, waited_s, save_votes, *votes = self.peers.sum(result.loss_sum, waited_s, vote, *self.stop.as_votes())
-        save_due = save_votes > 0 or self.cadences.save_due(before_samples, self.progress.consumed_samples)
-        return Reduced(loss_sum, waited_s, save_due, agreed_signal(votes))
-
     def _save_due_by_clock(self) -> bool:
         every_s = self.cadences.save_every_s
         return every_s is not None and time.perf_counter() - self._saved_at >= every_s
 
-    def _record(self, result: WindowResult, reduced: Reduced, lr: float, *, num_samples: int) -> None:
-        now = time.perf_counter()
-        step_time_s, self._mark = now - self._mark, now
-        step = self.progress.step
-        if self.journal_ids:
-            self.journal.window(step, result.ids)
-        if self.peers.world.rank != 0:
-            return
-        values = {
-            "train/lr": lr,
-            "train/step_time_s": step_time_s,
-            "train/samples_per_s": num_samples / step_time_s,
-            "train/data_wait": reduced.data_wait_s / self.peers.world.world_size / step_time_s,
-            "progress/samples": self.progress.consumed_samples,
-            "progress/epoch": self.progress.consumed_samples / self.window_step.windows.order.samples_per_epoch,
-        }
-        if result.count:
-            values |= {"train/loss": reduced.loss_sum / result.count, "train/grad_norm": result.grad_norm.item()}
-        else:
-            self.journal.event("empty_window", {"step": step})
-        self.journal.metrics(step, values)
+    def _record(self, told: Exchanged) -> None:
+        """Journal each of the steps."""
+        world_size, epoch = self.peers.world.world_size, self.window_step.windows.order.samples_per_epoch
+        steps = []
+        for report, loss_sum, waited_s in zip(told.reports, told.loss_sums, told.waited_s, strict=True):
+            values = {
+                "train/lr": report.lr,
+                "train/step_time_s": report.time_s,
+                "train/samples_per_s": report.num_samples / report.time_s,
+                "train/data_wait": waited_s / world_size / report.time_s,
+                "progress/samples": report.consumed_samples,
+                "progress/epoch": report.consumed_samples / epoch,
+            }
+            if report.count:
+                values["train/loss"] = loss_sum / report.count
+            else:
+                self.journal.event("empty_window", {"step": report.step})
+            if report.grad_norm is not None:
+                values["train/grad_norm"] = report.grad_norm.item()
+            steps.append((report.step, report.ended_at_ms, values))
+        self.journal.steps(steps)
 
-    def _refuse_non_finite(self, value: float, what: str) -> None:
+    @staticmethod
+    def _refuse_non_finite(step: int, value: float, what: str) -> None:
         if not math.isfinite(value):
             fix = "lower optimizer.lr, set optimizer.clip_norm, or look at this step's data"
-            raise TrainingError(Problem(f"step {self.progress.step}", f"the {what} is {value}", fix))
+            raise TrainingError(Problem(f"step {step}", f"the {what} is {value}", fix))
 
     def _evaluation_due(self) -> bool:
         return self.evaluator.has_sets and self.cadences.evaluation_due(self.progress)
 
-    def _evaluate_where_due(self, stop: str | None) -> str | None:
-        """Evaluate unless nothing is due or a stop is; a resume makes up for it. The signal that is known then."""
-        if stop or not self._evaluation_due():
-            return stop
-        metrics, stop = self.evaluator.run(self.window_step.model.module, self.stop)
+    def _evaluate_where_due(self) -> None:
+        """Evaluate unless nothing is due or a stop is; a resume makes up for it."""
+        if self._stop or not self._evaluation_due():
+            return
+        metrics, self._stop = self.evaluator.run(self.model, self.stop)
         if metrics is not None:
             self.progress.metrics = metrics
             self.progress.evaluated_samples = self.progress.consumed_samples
             if self.peers.world.rank == 0:
                 self.journal.metrics(self.progress.step, metrics)
         self._mark = time.perf_counter()
-        return stop
 
     def _save_once(self) -> None:
-        """Save, unless the newest checkpoint is of this very step."""
+        """Save, unless the newest checkpoint is of this very step. Nothing is saved that a loss speaks against."""
+        for told in self._reports.rest():
+            self._hear(told)
+        self._save_due = False
         if self.saved_at_step != self.progress.step:
+            self._refuse_non_finite(self.progress.step, self._weights_norm(), "norm of the weights")
             self.journal.flush()
             self.save(self.progress)
             self.saved_at_step = self.progress.step
             self.journal.event("saved", {"step": self.progress.step})
         self._saved_at = self._mark = time.perf_counter()
+
+    def _weights_norm(self) -> float:
+        return torch.nn.utils.get_total_norm([p.detach() for p in self.model.parameters()]).item()
+
+    @property
+    def model(self) -> torch.nn.Module:
+        """The model itself, without what exchanges its gradients."""
+        model = self.window_step.model
+        return model.module if isinstance(model, DistributedDataParallel) else model

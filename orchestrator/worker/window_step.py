@@ -4,32 +4,35 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from orchestrator.worker.data import MicroBatch
-from orchestrator.worker.loss import Objective, backward_loss
+from orchestrator.worker.loss import Objective, backward_weight
 from orchestrator.worker.optimizer import clip_gradients, set_lr
 from orchestrator.worker.precision import Precision, call_model
 from orchestrator.worker.seeds import derived_seed, seed_torch
 from orchestrator.worker.windows import Windows
 from orchestrator.worker.world import Peers
 
+GRAD_NORM_EVERY_STEPS = 32
+"""Where nothing is clipped, the gradient's norm is measured in every such step: it costs as much as a small layer."""
 
-@dataclass(frozen=True)
+
+@dataclass
 class WindowResult:
     """What one window came to on this rank."""
 
-    loss_sum: torch.Tensor
-    """Sum of the loss over this rank's micro-batches: fp64, shape (1,), on the device."""
     count: int
     """What counted in the whole window, on all ranks; 0 when nothing did, and then there was no update."""
-    grad_norm: torch.Tensor
-    """The global gradient norm before clipping: shape (), the same on every rank."""
-    ids: list[Sequence[int]]
+    loss_sum: torch.Tensor
+    """Sum of the loss over this rank's micro-batches: fp64, shape (), on the device."""
+    grad_norm: torch.Tensor | None = None
+    """The global gradient norm before clipping: shape (), the same on every rank; None where it was not measured."""
+    ids: list[Sequence[int]] = field(default_factory=list)
     """The sample ids that arrived, by micro-batch."""
 
 
@@ -37,7 +40,8 @@ class WindowResult:
 class WindowStep:
     """All that one optimizer step needs; call it once per window, on every rank."""
 
-    model: DistributedDataParallel
+    model: torch.nn.Module
+    """The model, or DistributedDataParallel around it where there are several ranks."""
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     objective: Objective
@@ -47,6 +51,7 @@ class WindowStep:
     clip_norm: float | None
     seed: int
     counts_checked: bool = False
+    _weights: dict[tuple[float, torch.dtype], torch.Tensor] = field(default_factory=dict, init=False)
 
     def __call__(self, stream: Iterator[MicroBatch], *, step: int, consumed_samples: int, lr: float) -> WindowResult:
         """Take the window that begins at `consumed_samples` from `stream`, and update the weights.
@@ -57,17 +62,23 @@ class WindowStep:
         batches = islice(stream, num_micro_steps)
         fetched = list(batches) if self.objective.count else []
         count = self.objective.window_count(fetched, self.windows.size_at(consumed_samples), self.peers)
-        result = WindowResult(self._zeros(1), count, self._zeros(), [])
+        result = WindowResult(count, torch.zeros((), dtype=torch.float64, device=self.peers.device))
         if count == 0:
             result.ids.extend(batch.ids for batch in fetched if batch.num_samples)
             return result
         seed_torch(derived_seed(self.seed, step, self.peers.world.rank), self.peers.device)
         for index, batch in enumerate(fetched or batches):
-            with contextlib.nullcontext() if index == num_micro_steps - 1 else self.model.no_sync():
+            with self._silence(until_last=index == num_micro_steps - 1):
                 self._micro_step(batch, result, step)
         self.counts_checked = True
-        result.grad_norm.copy_(self._update(lr))
+        result.grad_norm = self._update(lr, step)
         return result
+
+    def _silence(self, *, until_last: bool) -> contextlib.AbstractContextManager[None]:
+        """Gradients are exchanged in the backward pass of a window's last micro-step alone."""
+        if until_last or not isinstance(self.model, DistributedDataParallel):
+            return contextlib.nullcontext()
+        return self.model.no_sync()
 
     def _micro_step(self, batch: MicroBatch, result: WindowResult, step: int) -> None:
         inputs, targets = self.precision.place((batch.inputs, batch.targets))
@@ -75,26 +86,34 @@ class WindowStep:
             loss_sum, told = self.objective.loss(call_model(self.model, inputs), targets)
         if not self.counts_checked:
             self.objective.check_count(told, batch, step)
-        loss = backward_loss(
-            loss_sum,
+        weight = backward_weight(
             num_samples=batch.num_samples,
             world_size=self.peers.world.world_size,
             window_count=result.count,
         )
-        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        scaled = self.scaler.scale(loss_sum)
+        scaled.backward(gradient=self._weight(scaled, weight))  # type: ignore[no-untyped-call]
         if batch.num_samples:
-            result.loss_sum.add_(loss_sum.detach())
+            result.loss_sum += loss_sum.detach()
             result.ids.append(batch.ids)
 
-    def _update(self, lr: float) -> torch.Tensor:
+    def _weight(self, loss: torch.Tensor, weight: float) -> torch.Tensor:
+        """`weight` as the gradient of `loss`: multiplying the loss by it would be two more kernels a micro-step."""
+        if loss.dim():
+            return torch.full_like(loss, weight)
+        key = (weight, loss.dtype)
+        if key not in self._weights:
+            self._weights = {key: torch.full_like(loss, weight, requires_grad=False)}
+        return self._weights[key]
+
+    def _update(self, lr: float, step: int) -> torch.Tensor | None:
         """Clip the true gradients, update the weights at `lr`, forget the gradients. The norm before clipping."""
         set_lr(self.optimizer, lr)
-        self.scaler.unscale_(self.optimizer)
-        norm = clip_gradients(self.optimizer, self.clip_norm)
+        norm = None
+        if self.clip_norm is not None or step % GRAD_NORM_EVERY_STEPS == 1:
+            self.scaler.unscale_(self.optimizer)
+            norm = clip_gradients(self.optimizer, self.clip_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad()
         return norm
-
-    def _zeros(self, *shape: int) -> torch.Tensor:
-        return torch.zeros(shape, dtype=torch.float64, device=self.peers.device)

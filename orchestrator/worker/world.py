@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -88,6 +88,22 @@ class Peers:
             vector = torch.cat((vector, torch.tensor(more, dtype=torch.float64, device=self.device)))
         dist.all_reduce(vector)
         result: list[float] = vector.tolist()
+        return result
+
+    def start_sum(self, tensors: Sequence[torch.Tensor], numbers: Sequence[float]) -> Callable[[], list[float]]:
+        """Begin to sum one-number `tensors`, then `numbers`, over all ranks in fp64; the result waits for the sums."""
+        parts = [torch.tensor(numbers, dtype=torch.float64).to(self.device, non_blocking=True)]
+        if tensors:
+            parts.insert(0, torch.stack(tuple(tensors)).double().flatten())
+        vector = torch.cat(parts)
+        work = dist.all_reduce(vector, async_op=True) if self.world.world_size > 1 else None
+
+        def result() -> list[float]:
+            if work is not None:
+                work.wait()
+            summed: list[float] = vector.tolist()
+            return summed
+
         return result
 
     def sum_counts(self, counts: Sequence[int]) -> list[int]:

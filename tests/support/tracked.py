@@ -9,15 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.files import read_records
+from orchestrator.tracking.records import each_step
 
 
 def records(run_dir: Path, pattern: str = "*.rank-*.log") -> list[dict[str, Any]]:
     """All whole records of the matching journal files, attempt by attempt."""
     return [
-        record
+        step
         for file in sorted((run_dir / "journal").glob(pattern))
         for record, _ in read_records(file)
         if record is not None
+        for step in each_step(record)
     ]
 
 

@@ -11,9 +11,11 @@ from typing import Any
 
 import pytest
 
+from orchestrator.files import read_records
 from orchestrator.run_dir import RunDir
 from orchestrator.tracking import journal as journal_module
 from orchestrator.tracking.journal import Journal, journal_files, read_journal_dir
+from orchestrator.tracking.records import each_step
 
 
 def records_of(run_dir: Path, kind: str) -> list[dict[str, Any]]:
@@ -231,3 +233,20 @@ def test_a_damaged_line_and_an_unfinished_one_are_skipped(tmp_path: Path) -> Non
     lines[2] = lines[2].replace(b'"step":1', b'"step":8')
     file.path.write_bytes(b"".join(lines)[:-5])
     assert steps_of(tmp_path) == [0]
+
+
+def test_several_steps_in_one_record_are_read_as_one_record_each(tmp_path: Path) -> None:
+    with Journal(tmp_path, attempt=0, node="n", rank=0) as journal:
+        journal.steps([(1, 100, {"a": 1.0}), (2, 101, {"a": math.nan, "b": 5})])
+    first, second = records_of(tmp_path, "metrics")
+    assert first == {"kind": "metrics", "time_ms": 100, "step": 1, "values": {"a": 1.0}}
+    assert second == {"kind": "metrics", "time_ms": 101, "step": 2, "values": {"a": "nan", "b": 5}}
+    assert sum(record is not None for record, _ in read_records(journal_files(tmp_path)[0].path)) == 2
+
+
+@pytest.mark.parametrize(
+    "damaged", [{}, {"step": 3}, {"step": [1], "times_ms": 4}, {"step": [1, 2], "times_ms": [1], "values": {"a": []}}]
+)
+def test_a_record_of_several_steps_that_is_none_harms_no_reader(damaged: dict[str, object]) -> None:
+    for record in each_step({"kind": "steps", **damaged}):
+        assert record["kind"] == "metrics" and not isinstance(record.get("step"), int)

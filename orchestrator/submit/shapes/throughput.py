@@ -21,6 +21,7 @@ from orchestrator.recipe.read import recipe_from_stored
 from orchestrator.recipe.schema import Recipe
 from orchestrator.run_dir import AttemptDir, RunDir
 from orchestrator.submit.runs import all_runs
+from orchestrator.tracking.records import each_step
 
 LEAST_ELAPSED_S = 1.0
 """A shorter stretch of steps says little about a long one."""
@@ -127,14 +128,15 @@ def _first_and_last_step(path: Path) -> tuple[tuple[int, int], tuple[int, int]]:
         file.seek(max(0, path.stat().st_size - _END_BYTES))
         tail = file.read().split(b"\n")
     first = next(_steps(head), (0, 0))
-    return first, next(_steps(reversed(tail)), first)
+    return first, max(_steps(tail), default=first)
 
 
 def _steps(lines: Any) -> Iterator[tuple[int, int]]:
     for record in filter(None, map(decode_record, lines)):
-        samples = record.get("values", {}).get("progress/samples")
-        if samples is not None:
-            yield record["time_ms"], samples
+        for step in each_step(record):
+            samples = step.get("values", {}).get("progress/samples")
+            if samples is not None:
+                yield step["time_ms"], samples
 
 
 def speed_of(plan: Plan, hardware: str, measured: Sequence[Measurement]) -> Speed | None:
