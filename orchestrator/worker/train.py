@@ -7,6 +7,7 @@ import multiprocessing
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch.nn.parallel import DistributedDataParallel
@@ -60,7 +61,8 @@ def train(run: RunDir, attempt: AttemptDir, env: Mapping[str, str], stop: StopRe
         Journal(run.path, attempt=attempt.number, node=inputs.node, rank=world.rank) as journal,
         world.connected(device) as peers,
     ):
-        trainer = make_trainer(inputs, parts, precision, peers, journal, stop)
+        saver = Saver(inputs, peers, parts.model, parts.optimizer, precision.scaler(), inputs.order.digest())
+        trainer = make_trainer(inputs, parts, precision, peers, journal, stop, saver)
         stopped_by = trainer.run()
         peaks = memory_peaks(inputs, peers, parts.memory)
         if world.rank == 0:
@@ -91,23 +93,30 @@ def make_user_parts(inputs: Inputs, precision: Precision) -> UserParts:
     return UserParts(model, training, validation, objective, optimizer, memory)
 
 
+class Checkpoints(Protocol):
+    """What a run is begun from and saved to: a Saver, or nothing at all for a run that is only looked at."""
+
+    @property
+    def scaler(self) -> torch.amp.GradScaler: ...
+
+    def save(self, progress: Progress) -> None: ...
+
+    def restore(self, journal: Journal) -> Progress | None: ...
+
+
 def make_trainer(
-    inputs: Inputs, parts: UserParts, precision: Precision, peers: Peers, journal: Journal, stop: StopRequest
+    inputs: Inputs,
+    parts: UserParts,
+    precision: Precision,
+    peers: Peers,
+    journal: Journal,
+    stop: StopRequest,
+    saver: Checkpoints,
 ) -> Trainer:
     """The loop, with weights and position from the newest good checkpoint if there is one."""
     recipe, plan, world = inputs.recipe, inputs.plan, peers.world
-    optimizer = parts.optimizer
-    saver = Saver(inputs, peers, parts.model, optimizer, precision.scaler(), inputs.order.digest())
     progress = saver.restore(journal)
-    windows = Windows(
-        order=inputs.order,
-        total_samples=plan.schedule.total_samples,
-        effective_batch_size=plan.batch.effective_batch_size,
-        largest_micro_batch=plan.batch.largest_micro_batch,
-        micro_multiple=plan.batch.micro_multiple,
-        world_size=world.world_size,
-        rank=world.rank,
-    )
+    windows = make_windows(inputs, world_size=world.world_size, rank=world.rank)
     draws = windows.draws_from(progress.consumed_samples if progress else 0)
     return Trainer(
         plan=plan,
@@ -115,7 +124,7 @@ def make_trainer(
         progress=progress or Progress(),
         window_step=WindowStep(
             model=_distributed(parts.model, peers),
-            optimizer=optimizer,
+            optimizer=parts.optimizer,
             scaler=saver.scaler,
             objective=parts.objective,
             precision=precision,
@@ -132,6 +141,20 @@ def make_trainer(
         save=saver.save,
         saved_at_step=progress.step if progress else None,
         journal_ids=recipe.tracking.sample_ids,
+    )
+
+
+def make_windows(inputs: Inputs, *, world_size: int, rank: int) -> Windows:
+    """The windows of the run as one rank sees them."""
+    plan = inputs.plan
+    return Windows(
+        order=inputs.order,
+        total_samples=plan.schedule.total_samples,
+        effective_batch_size=plan.batch.effective_batch_size,
+        largest_micro_batch=plan.batch.largest_micro_batch,
+        micro_multiple=plan.batch.micro_multiple,
+        world_size=world_size,
+        rank=rank,
     )
 
 

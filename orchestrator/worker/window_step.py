@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import Any
 
 import torch
 from torch.nn.parallel import DistributedDataParallel
@@ -36,6 +37,10 @@ class WindowResult:
     """The sample ids that arrived, by micro-batch."""
 
 
+def _nothing_around(batch: MicroBatch, step: int) -> contextlib.AbstractContextManager[Any]:
+    return contextlib.nullcontext()
+
+
 @dataclass
 class WindowStep:
     """All that one optimizer step needs; call it once per window, on every rank."""
@@ -51,6 +56,8 @@ class WindowStep:
     clip_norm: float | None
     seed: int
     counts_checked: bool = False
+    around_micro_step: Callable[[MicroBatch, int], contextlib.AbstractContextManager[Any]] = _nothing_around
+    """What each forward and backward runs in; verification draws the randomness by sample there."""
     _weights: dict[tuple[float, torch.dtype], torch.Tensor] = field(default_factory=dict, init=False)
 
     def __call__(self, stream: Iterator[MicroBatch], *, step: int, consumed_samples: int, lr: float) -> WindowResult:
@@ -68,7 +75,8 @@ class WindowStep:
             return result
         seed_torch(derived_seed(self.seed, step, self.peers.world.rank), self.peers.device)
         for index, batch in enumerate(fetched or batches):
-            with self._silence(until_last=index == num_micro_steps - 1):
+            is_last = index == num_micro_steps - 1
+            with self.around_micro_step(batch, step), self._silence(until_last=is_last):
                 self._micro_step(batch, result, step)
         self.counts_checked = True
         result.grad_norm = self._update(lr, step)

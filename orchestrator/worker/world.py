@@ -50,18 +50,19 @@ class World:
         return torch.device("cuda", self.local_rank)
 
     @contextlib.contextmanager
-    def connected(self, device: torch.device) -> Iterator[Peers]:
+    def connected(self, device: torch.device, *, store: dist.Store | None = None) -> Iterator[Peers]:  # type: ignore[name-defined]
         """The process group of all ranks: nccl on GPUs, gloo on CPUs. A world of one needs no environment for it.
+
+        They meet at `store`, or else at the address in the environment.
 
         After an error it is left as it is: taking it down could wait for ranks that no longer answer.
         """
         backend = "nccl" if device.type == "cuda" else "gloo"
         if device.type == "cuda":
             torch.cuda.set_device(device)
-        if self.world_size == 1:
-            dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)  # type: ignore[attr-defined]
-        else:
-            dist.init_process_group(backend, rank=self.rank, world_size=self.world_size)
+        if store is None and self.world_size == 1:
+            store = dist.HashStore()  # type: ignore[attr-defined]
+        dist.init_process_group(backend, store=store, rank=self.rank, world_size=self.world_size)
         yield Peers(self, device)
         dist.barrier()
         dist.destroy_process_group()
