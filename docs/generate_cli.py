@@ -22,7 +22,7 @@ under `./runs`, or an unambiguous beginning of that name.
 | 1 | a bug, or the world failed |
 | 2 | your input |
 | 3 | the scheduler refused |
-| 4 | the run failed while being waited for |
+| 4 | the run failed while being waited for, or `verify-topology` found a difference |
 | 130 | Ctrl-C |
 """
 

@@ -1,4 +1,4 @@
-"""Children that cannot outlive their parent, and signals taken one at a time. Standard library only; driver and node.
+"""Children that cannot outlive their parent, and signals taken one at a time. Standard library only.
 
 A supervised process is started in a session of its own, so a terminal's Ctrl-C reaches only the one who is to decide;
 and the kernel ends it when its parent dies, however that happens (prctl(2), PR_SET_PDEATHSIG).

@@ -20,6 +20,7 @@ VERBS = {
     "sync": "Bring to MLflow what it has not got yet.",
     "cluster": "Write a profile of the cluster at hand.",
     "fit": "Predict the largest micro-batch that fits a GPU.",
+    "verify-topology": "Show that a recipe trains the same on any number of ranks.",
     "stage": "Fetch what a recipe declares, once, and lock it.",
     "doctor": "Look for what would go wrong on this machine.",
     "schema": "Print the JSON Schema of recipes, for editors.",
@@ -37,7 +38,7 @@ class _Verbs(click.Group):
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name not in VERBS:
             return None
-        command: click.Command = import_module(f"orchestrator.cli.{name}").command
+        command: click.Command = import_module(f"orchestrator.cli.{name.replace('-', '_')}").command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -60,7 +61,7 @@ def orchestrate() -> None:
     """One recipe, any Slurm allocation, the same science.
 
     Exit codes: 0 done, 1 a bug or the world failed, 2 your input, 3 the scheduler refused,
-    4 the run failed while being waited for, 130 Ctrl-C.
+    4 the run failed while being waited for, or topologies differ, 130 Ctrl-C.
     """
 
 

@@ -58,14 +58,19 @@ def _digest(folder: Path, files: Sequence[Path]) -> str:
     return digest.hexdigest()
 
 
-def write_snapshot(snapshot: Snapshot, run_dir: RunDir) -> None:
-    """Copy the files (0600, or 0700 where the original is executable), and write down git and the packages."""
+def copy_code(snapshot: Snapshot, folder: Path) -> None:
+    """Copy the files to `folder`: 0600, or 0700 where the original is executable."""
     for file in snapshot.files:
-        target = run_dir.snapshot_recipe / file
+        target = folder / file
         make_private_dir(target.parent)
         shutil.copyfile(snapshot.folder / file, target)
         target.chmod(0o700 if (snapshot.folder / file).stat().st_mode & stat.S_IXUSR else 0o600)
-    make_private_dir(run_dir.snapshot_recipe)
+    make_private_dir(folder)
+
+
+def write_snapshot(snapshot: Snapshot, run_dir: RunDir) -> None:
+    """Copy the files, and write down git and the packages."""
+    copy_code(snapshot, run_dir.snapshot_recipe)
     facts = git_facts(snapshot.folder)
     if facts is not None:
         write_json(run_dir.snapshot / "git.json", facts)
