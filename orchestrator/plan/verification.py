@@ -127,6 +127,7 @@ ReasonKind = Literal[
     "batch_norm",
     "micro_batch",
     "loss",
+    "gradient",
     "draws",
     "failed",
     "rounding",

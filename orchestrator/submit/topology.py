@@ -95,5 +95,6 @@ def _answer(read: ReadRecipe, run: RunDir, say: Say) -> dict[str, Any]:
     read.refuse(Problem(told["where"], told["what"], told["fix"]) for told in answer.pop("problems", ()))
     if not answer:
         why = f"no answer within {TIMEOUT_S} s" if code is None else f"it ended with status {code}"
-        raise LaunchError(Problem("verify-topology", ": ".join([why, *tail])))
+        fix = "compare fewer --worlds or --steps" if code is None else ""
+        raise LaunchError(Problem("verify-topology", ": ".join([why, *tail]), fix))
     return answer

@@ -21,6 +21,7 @@ from orchestrator.plan.verification import VerifyReport
 from orchestrator.recipe.read import read_recipe
 from orchestrator.submit.topology import Wanted, verify_topology
 from tests.support.command_line import orchestrate
+from tests.worker.recipes import SENTENCES
 
 ROOT = Path(__file__).parent.parent.parent
 CODE = ROOT / "tests" / "data" / "topology"
@@ -90,6 +91,16 @@ def test_dropout_in_attention_of_features_and_in_recomputed_blocks_holds(folder:
     assert {moved.name.rpartition(".")[2] for moved in report.moved} == {"in_proj_bias"}
 
 
+def test_sentences_of_different_lengths_hold_by_their_own_count(folder: Path) -> None:
+    """Micro-batches are padded to their own longest sentence, and the window is divided by its tokens."""
+    for file in (ROOT / "tests" / "worker" / "user_code").glob("*.py"):
+        shutil.copy(file, folder)
+    report = verified(folder, worlds=(1, 3, 5), **{**SENTENCES, "batch": {"effective": 16, "micro": 7}})
+    assert report.holds, report
+    assert report.reference == "1 x (6, 5, 5)"
+    assert {row.micro_batches for row in report.rows if row.world_size == 5} >= {"1 x (4) + 4 x (3)"}
+
+
 def test_a_mean_of_means_is_named_as_a_loss_that_is_no_sum(folder: Path) -> None:
     report = verified(folder, loss={"target": "model:mean_of_means"})
     assert reasons(report) == [("loss", "loss")]
@@ -126,10 +137,23 @@ def test_a_module_that_looks_at_the_whole_micro_batch_is_named(folder: Path) -> 
     assert reasons(verified(folder, model={"target": "model:with_batch_mean"})) == [("micro_batch", "2 (BatchMean)")]
 
 
+def test_a_module_that_asks_for_the_world_size_is_named(folder: Path) -> None:
+    assert reasons(verified(folder, model={"target": "model:with_world_size"})) == [("world_size", "2 (WorldScaled)")]
+
+
+def test_a_loss_that_remembers_its_calls_is_named(folder: Path) -> None:
+    assert reasons(verified(folder, loss={"target": "model:growing"})) == [("generator", "loss")]
+
+
+def test_a_backward_that_is_no_sum_is_named(folder: Path) -> None:
+    ((kind, where),) = reasons(verified(folder, model={"target": "model:with_wrong_backward"}))
+    assert (kind, where.rpartition(".")[2]) in {("gradient", "weight"), ("gradient", "bias")}
+
+
 def test_a_dropout_that_cannot_be_drawn_by_sample_is_said(folder: Path) -> None:
     report = verified(folder, model={"target": "model:Recurrent"})
-    assert reasons(report) == [("draws", "model")]
-    assert "(6, 16, 8)" in report.reasons[0].what or "(6, 8, 8)" in report.reasons[0].what
+    assert reasons(report) == [("draws", "dropout (Dropout)")]
+    assert report.reasons[0].what.startswith("a random draw of shape (6, 8, 8) cannot be made by sample")
 
 
 def test_samples_that_are_not_the_same_on_every_rank_are_named(folder: Path) -> None:
@@ -161,7 +185,7 @@ def test_what_does_not_hold_ends_with_status_4_and_the_reason(folder: Path, tmp_
     assert done.returncode == 4
     assert "reason     loss: not a sum over samples" in done.stdout
     assert "verify: fp64, world 2: 2 x (8)" in done.stderr
-    done = orchestrate(*words, "--json", cwd=tmp_path)
+    done = orchestrate(*words, "--worlds", "1", "--json", cwd=tmp_path)
     assert done.returncode == 4
     facts = json.loads(done.stdout)
     assert (facts["holds"], facts["steps"], facts["reasons"][0]["kind"]) == (False, 2, "loss")

@@ -44,7 +44,7 @@ def answered(request: dict[str, Any]) -> dict[str, Any]:
     from orchestrator.recipe.read import recipe_from_stored
     from orchestrator.run_dir import RunDir
     from orchestrator.worker.verify.matrix import Laboratory
-    from orchestrator.worker.verify.outcome import Reference, row_of
+    from orchestrator.worker.verify.outcome import Reference
     from orchestrator.worker.verify.preload import preload
     from orchestrator.worker.verify.reasons import reasons_of
     from orchestrator.worker.verify.trial import Question
@@ -59,12 +59,11 @@ def answered(request: dict[str, Any]) -> dict[str, Any]:
     alone = {name: laboratory.trial(first, name, steps) for name in names}
     rotated = {name: laboratory.trial(first, name, steps, "rotated") for name in names}
     trials = [laboratory.trial(case, name, steps) for name in names for case in cases]
-    laboratory.run([*alone.values(), *rotated.values(), *trials])
+    laboratory.run([*alone.values(), *rotated.values()])
     known = {
         name: Reference.of(_needed(laboratory, alone[name]), laboratory.outcome(rotated[name]), name) for name in names
     }
-    made = [(trial, laboratory.outcome(trial), known[trial.precision]) for trial in trials]
-    rows = [row_of(laboratory.question, *about, laboratory.failed.get(about[0].number, "")) for about in made]
+    made, rows = laboratory.compared(trials, known)
     reasons = () if all(row.holds for row in rows) else reasons_of(laboratory, rows, made)
     words, _ = first.describe(size, plan.batch.micro_multiple)
     return {

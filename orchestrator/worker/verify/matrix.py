@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
 
-from orchestrator.plan.verification import Case, PrecisionName
-from orchestrator.worker.verify.outcome import Outcome, read_outcome
+from orchestrator.plan.verification import Case, PrecisionName, Row
+from orchestrator.worker.verify.outcome import Outcome, Reference, read_outcome, row_of
 from orchestrator.worker.verify.ranks import Work, run_world
 from orchestrator.worker.verify.trial import Question, Trial, Variant, run_trial
 from orchestrator.worker.world import Peers
 
 TALK = "verify: "
+
+Made = tuple[Trial, Outcome | None, Reference]
+"""A trial, what it came to (without its parameters; None where it failed), and what that is compared with."""
 
 
 def say(line: str) -> None:
@@ -46,6 +49,22 @@ class Laboratory:
                 if waiting:
                     self.failed[waiting[0].number] = failed
                     waiting = waiting[1:]
+
+    def compared(
+        self, trials: Sequence[Trial], known: Mapping[PrecisionName, Reference]
+    ) -> tuple[list[Made], list[Row]]:
+        """Make them, and compare each with its reference; parameters are kept of one world at a time."""
+        made, rows = {}, {}
+        for world_size in sorted({trial.case.world_size for trial in trials}):
+            of_world = [trial for trial in trials if trial.case.world_size == world_size]
+            self.run(of_world)
+            for trial in of_world:
+                outcome, reference = self.outcome(trial), known[trial.precision]
+                why = self.failed.get(trial.number, "")
+                rows[trial] = row_of(self.question, trial, outcome, reference, why)
+                made[trial] = (trial, outcome and replace(outcome, parameters={}), reference)
+                self.question.trial_file(trial, "pt").unlink(missing_ok=True)
+        return [made[trial] for trial in trials], [rows[trial] for trial in trials]
 
     def world(self, world_size: int, work: Work) -> str:
         """Let `world_size` ranks do some work; '' or why they could not."""

@@ -6,7 +6,8 @@ module that does not give the same is where the difference comes from.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import torch
 
 from orchestrator.files import make_private_dir
 from orchestrator.plan.verification import Case
-from orchestrator.worker.data import CollateDraw, MicroBatch
+from orchestrator.worker.data import CollateDraw, Draw, MicroBatch
 from orchestrator.worker.inputs import Inputs
 from orchestrator.worker.per_sample import PerSampleRandomness
 from orchestrator.worker.precision import Precision, call_model, map_tensors
@@ -40,22 +41,32 @@ class Forward:
     result: Any
     targets: Any
     loss: float
+    gradients: dict[str, torch.Tensor]
+    """Of the loss, by parameter."""
+    other_draws: dict[str, tuple[int, ...]]
+    """By module, the shape of a random draw whose first dimension was not the micro-batch."""
 
 
 def probe(question: Question, peers: Peers) -> None:
     """Make the experiments of one rank, and write down what they gave."""
-    limit = question.plan.batch.largest_micro_batch or MOST_SAMPLES
-    inputs = question.inputs(Case(1, min(limit, MOST_SAMPLES)), "fp64")
-    half = question.inputs(Case(1, max(1, min(limit, MOST_SAMPLES) // 2)), "fp64")
-    whole, again, part = _forward(inputs), _forward(inputs), _forward(half)
+    batch = question.plan.batch
+    limit = min(batch.largest_micro_batch or MOST_SAMPLES, batch.effective_batch_size, MOST_SAMPLES)
+    inputs = question.inputs(Case(1, limit), "fp64")
+    windows = replace(make_windows(inputs, world_size=1, rank=0), effective_batch_size=limit, micro_multiple=1)
+    (draw,) = windows.draws_at(0)
+    whole, again = _forward(inputs, draw), _forward(inputs, draw)
+    parts = [_forward(inputs, half) for half in replace(windows, largest_micro_batch=-(-limit // 2)).draws_at(0)]
     path = probe_file(question, peers)
     make_private_dir(path.parent)
     facts = {
         "outputs": whole.outputs,
         "loss": whole.loss,
+        "loss_again": again.loss,
         "again": first_difference(whole.outputs, again.outputs),
-        "apart": first_difference(whole.outputs, part.outputs),
+        "apart": first_difference(whole.outputs, parts[0].outputs),
         "loss_of_parts": _loss_of_parts(whole),
+        "other_draws": whole.other_draws,
+        "gradient": _gradient_difference(whole, parts),
         "kinds": {name: type(module).__name__ for name, module in whole.parts.model.named_modules()},
         "batch_norms": [name for name, module in whole.parts.model.named_modules() if _is_batch_norm(module)],
     }
@@ -77,24 +88,32 @@ def _is_batch_norm(module: torch.nn.Module) -> bool:
     return isinstance(module, torch.nn.modules.batchnorm._BatchNorm)
 
 
-def _forward(inputs: Inputs) -> Forward:
-    """A new model on the first micro-batch, in training mode; every random draw is made by sample."""
+def _forward(inputs: Inputs, draw: Draw) -> Forward:
+    """A new model on one micro-batch, in training mode; every random draw is made by sample."""
     precision = Precision("fp64", torch.device("cpu"))
     parts = make_user_parts(inputs, precision)
-    draw = make_windows(inputs, world_size=1, rank=0).draws_at(0)[0]
     batch: MicroBatch = CollateDraw(parts.training.collate)(parts.training.__getitems__(draw))
     model_inputs, targets = precision.place((batch.inputs, batch.targets))
     outputs: Outputs = []
+    shapes: set[tuple[int, ...]] = set()
+    other_draws: dict[str, tuple[int, ...]] = {}
     for name, module in parts.model.named_modules():
-        module.register_forward_hook(_keeping(name, outputs))
-    with torch.no_grad(), PerSampleRandomness(batch.ids, seed=inputs.recipe.seed, step=1, other_shapes=set()):
+        module.register_forward_hook(_keeping(name, outputs, shapes, other_draws))
+    with PerSampleRandomness(batch.ids, seed=inputs.recipe.seed, step=1, other_shapes=shapes):
         result = call_model(parts.model, model_inputs)
         loss = parts.objective.loss(result, targets)[0]
-    return Forward(parts, outputs, result, targets, float(loss))
+        loss.backward()
+    gradients = {name: value.grad for name, value in parts.model.named_parameters() if value.grad is not None}
+    kept = map_tensors(result, torch.Tensor.detach)
+    return Forward(parts, outputs, kept, targets, loss.item(), gradients, other_draws)
 
 
-def _keeping(name: str, outputs: Outputs) -> Any:
+def _keeping(name: str, outputs: Outputs, shapes: set[tuple[int, ...]], other_draws: dict[str, tuple[int, ...]]) -> Any:
+    """A hook that keeps what a module gave; shapes drawn since the last one are told of it, the innermost to end."""
+
     def hook(module: torch.nn.Module, args: Any, output: Any) -> None:
+        for shape in shapes - set(other_draws.values()):
+            other_draws[name] = shape
         outputs.extend((name, tensor.detach().clone()) for tensor in _tensors(output))
 
     return hook
@@ -126,6 +145,15 @@ def _loss_of_parts(whole: Forward) -> float | None:
         result, targets = (_cut(value, part) for value in (whole.result, whole.targets))
         total += float(whole.parts.objective.loss(result, targets)[0])
     return total
+
+
+def _gradient_difference(whole: Forward, parts: Sequence[Forward]) -> str | None:
+    """The parameter whose gradient is farthest from the sum of the parts' gradients; None where all agree."""
+    found = {name: sum((part.gradients[name] for part in parts), -value) for name, value in whole.gradients.items()}
+    sizes = {name: float(torch.as_tensor(value).norm()) for name, value in found.items()}
+    norm = float(torch.stack([value.norm() for value in whole.gradients.values()]).norm()) if sizes else 0.0
+    worst = max(sizes, key=lambda name: sizes[name], default=None)
+    return worst if worst is not None and sizes[worst] > SAME * norm else None
 
 
 def _cut(value: Any, rows: slice) -> Any:

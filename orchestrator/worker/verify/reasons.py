@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from orchestrator.plan.verification import BOUNDS, Reason, ReasonKind, Row, reference_case
-from orchestrator.worker.verify.matrix import Laboratory, say
+from orchestrator.worker.verify.matrix import Laboratory, Made, say
 from orchestrator.worker.verify.outcome import Outcome, Reference, row_of
 from orchestrator.worker.verify.probe import SAME, first_difference, probe, probe_path
 from orchestrator.worker.verify.trial import Trial
@@ -16,16 +16,16 @@ from orchestrator.worker.verify.trial import Trial
 EXPERIMENT_STEPS = 2
 _OWN_GENERATOR = "draw from torch's own generator, and keep none of your own"
 _NAMED_MODULES = 3
+_NOT_IN_FRONT = "a random draw of shape {} cannot be made by sample: its first dimension is not the micro-batch"
+_BATCH_FIRST = "put the batch first, or verify with a dropout of 0"
 
 
-def reasons_of(
-    laboratory: Laboratory, rows: Sequence[Row], made: Sequence[tuple[Trial, Outcome | None, Reference]]
-) -> tuple[Reason, ...]:
+def reasons_of(laboratory: Laboratory, rows: Sequence[Row], made: Sequence[Made]) -> tuple[Reason, ...]:
     """What the failing rows come from; `made` has each row's trial, its outcome and its reference's."""
     failing = [(row, *about) for row, about in zip(rows, made, strict=True) if not row.holds]
     found = list(_about_samples(laboratory, failing))
     if not found:
-        found = list(_about_rounding(rows)) or list(_by_probes(laboratory))
+        found = list(about_rounding(rows)) or list(_by_probes(laboratory))
     if not found:
         found = [_about_training_mode(laboratory, *failing[0][1:])]
     found += [_failure(row) for row in rows if row.failed][:1]
@@ -67,7 +67,7 @@ def _place_of(laboratory: Laboratory, sample_id: int) -> tuple[str, int]:
     raise AssertionError("ids are below the sum of all sizes")
 
 
-def _about_rounding(rows: Sequence[Row]) -> Iterator[Reason]:
+def about_rounding(rows: Sequence[Row]) -> Iterator[Reason]:
     """Where everything holds in fp64, only rounding is left."""
     in_fp64 = [row for row in rows if row.precision == "fp64"]
     failing = [row for row in rows if not row.holds and not row.failed]
@@ -92,7 +92,8 @@ def _by_probes(laboratory: Laboratory) -> Iterator[Reason]:
             named.add(module)
             yield Reason(kind, _words(alone, module), what, fix)
     if not named:
-        yield from _about_loss(alone, first, second)
+        about_loss = list(_about_loss(alone, first, second))
+        yield from about_loss or _about_gradient(alone)
 
 
 def _read(laboratory: Laboratory, world_size: int, rank: int) -> dict[str, Any]:
@@ -108,8 +109,10 @@ def _module_differences(alone: dict[str, Any], first: dict[str, Any], second: di
     yield "world_size", first_difference(alone["outputs"], first["outputs"]), what, "do not ask for the world size"
     what = "the same samples give other outputs a second time: random numbers that no seed of the run governs"
     yield "generator", alone["again"], what, _OWN_GENERATOR
-    module, norms = alone["apart"], alone["batch_norms"]
-    if module in norms:
+    module, norms, draws = alone["apart"], alone["batch_norms"], alone["other_draws"]
+    if module in draws:
+        yield "draws", module, _NOT_IN_FRONT.format(draws[module]), _BATCH_FIRST
+    elif module in norms:
         what = f"BatchNorm: its statistics are those of the micro-batch ({_listed(norms)})"
         yield "batch_norm", module, what, "use GroupNorm or LayerNorm, or keep it in eval mode"
     else:
@@ -119,6 +122,10 @@ def _module_differences(alone: dict[str, Any], first: dict[str, Any], second: di
 
 def _about_loss(alone: dict[str, Any], first: dict[str, Any], second: dict[str, Any]) -> Iterator[Reason]:
     whole, parts = alone["loss"], alone["loss_of_parts"]
+    if _far(whole, alone["loss_again"]):
+        what = f"the same samples cost {whole:.6g}, and {alone['loss_again']:.6g} a second time"
+        yield Reason("generator", "loss", what, "keep no state between calls, and no generator of your own")
+        return
     if parts is not None and _far(whole, parts):
         what = f"not a sum over samples: {whole:.6g} for a micro-batch, {parts:.6g} for its two halves together"
         yield Reason("loss", "loss", what, 'return a sum and its count, as with reduction="sum"; the trainer divides')
@@ -128,6 +135,14 @@ def _about_loss(alone: dict[str, Any], first: dict[str, Any], second: dict[str, 
         if _far(first["loss"], other["loss"]):
             what = f"the same outputs cost {first['loss']:.6g} on rank 0 of 2 and {other['loss']:.6g} on {where}"
             yield Reason(kind, "loss", what, "do not ask for rank or world size")
+
+
+def _about_gradient(alone: dict[str, Any]) -> Iterator[Reason]:
+    if alone["gradient"] is not None:
+        what = (
+            "the loss is a sum, and its gradient is not: a micro-batch gives another one than its two halves together"
+        )
+        yield Reason("gradient", alone["gradient"], what, "look at backward functions and hooks of your own")
 
 
 def _far(one: float, other: float) -> bool:
@@ -155,9 +170,7 @@ def _about_training_mode(laboratory: Laboratory, trial: Trial, outcome: Outcome 
         shapes = sorted(outcome.other_shapes if outcome else reference.outcome.other_shapes)
         drawn = ", ".join(map(str, shapes[:_NAMED_MODULES]))
         what = "it holds in eval mode: what the model does in training alone is not the same on every topology"
-        if shapes:
-            what += f"; random draws of shape {drawn} cannot be made by sample: the first dimension is no micro-batch"
-        return Reason("draws", "model", what, "put the batch first, or set these probabilities to 0 to verify")
+        return Reason("draws", "model", f"{what}; {_NOT_IN_FRONT.format(drawn)}" if shapes else what, _BATCH_FIRST)
     bounds = BOUNDS[trial.precision]
     steps = (
         step

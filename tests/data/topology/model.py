@@ -38,6 +38,14 @@ def with_batch_mean():
     return network(BatchMean())
 
 
+def with_world_size():
+    return network(WorldScaled())
+
+
+def with_wrong_backward():
+    return network(WrongBackward())
+
+
 class RankDropout(nn.Module):
     """Dropout from a generator of its own, seeded by the rank: no two ranks mask alike."""
 
@@ -67,6 +75,28 @@ class PythonNoise(nn.Module):
 class BatchMean(nn.Module):
     def forward(self, x):
         return x - x.mean(dim=0)
+
+
+class WorldScaled(nn.Module):
+    def forward(self, x):
+        return x * torch.distributed.get_world_size()
+
+
+class MeanBackward(torch.autograd.Function):
+    """Gives its input on, and to its gradient what a mean would give."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient / len(gradient)
+
+
+class WrongBackward(nn.Module):
+    def forward(self, x):
+        return MeanBackward.apply(x)
 
 
 class Recurrent(nn.Module):
@@ -110,3 +140,12 @@ def mean_of_means(outputs, targets):
 def shared_by_ranks(outputs, targets):
     """Another classic: divided by the world once more."""
     return cross_entropy(outputs, targets)[0] / torch.distributed.get_world_size(), len(targets)
+
+
+CALLS = []
+
+
+def growing(outputs, targets):
+    """Weighs each call more than the one before."""
+    CALLS.append(1)
+    return cross_entropy(outputs, targets)[0] * len(CALLS), len(targets)
