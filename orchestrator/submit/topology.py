@@ -45,7 +45,7 @@ def verify_topology(read: ReadRecipe, cluster: Cluster, wanted: Wanted, *, say: 
         read.refuse([Problem("command", what, "give model, datasets and loss in its place")])
     began = time.monotonic()
     snapshot = take_snapshot(read.folder)
-    plan = plan_for(read, cluster, snapshot_digest=snapshot.digest, say=say)
+    plan = plan_for(read, cluster, code_digest=snapshot.without(Path(read.document.source).name), say=say)
     with tempfile.TemporaryDirectory(prefix="orchestrate-verify-") as folder:
         run = RunDir(Path(folder))
         copy_code(snapshot, run.snapshot_recipe)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from orchestrator.cli.render.text import aligned, plural
+from orchestrator.cli.render.text import aligned
 from orchestrator.plan.verification import BOUNDS, PrecisionName, Row, VerifyReport
+from orchestrator.units import plural
 
 _HEAD = ("PRECISION", "WORLD", "MICRO-BATCHES", "ACCUMULATION", "LOSS", "PARAMETERS", "SAMPLES", "")
 _MOST_NAMED = 3

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 
 import torch
 
-from orchestrator.files import read_json, read_records
+from orchestrator.files import read_json
 from orchestrator.plan.verification import BOUNDS, ROUNDING_FACTOR, PrecisionName, Row
-from orchestrator.tracking.journal import journal_files
+from orchestrator.tracking.journal import read_journal_dir
 from orchestrator.worker.verify.trial import Question, Trial
 
 Sample = tuple[int, str]
@@ -38,14 +38,13 @@ def read_outcome(question: Question, trial: Trial) -> Outcome | None:
         return None
     losses: dict[int, float] = {}
     ids: dict[int, dict[int, list[int]]] = defaultdict(dict)
-    for file in journal_files(question.run.path):
-        if file.attempt != trial.number or file.rank is None:
+    for file, record in read_journal_dir(question.run.path):
+        if file.attempt != trial.number:
             continue
-        for record, _ in read_records(file.path):
-            if record and record["kind"] == "window":
-                ids[record["step"]][file.rank] = [i for part in record["micro_batches"] for i in part]
-            elif record and "train/loss" in record.get("values", ()):
-                losses[record["step"]] = float(record["values"]["train/loss"])
+        if record["kind"] == "window":
+            ids[record["step"]][file.rank] = [i for part in record["micro_batches"] for i in part]
+        elif "train/loss" in record.get("values", ()):
+            losses[record["step"]] = float(record["values"]["train/loss"])
     seen = [iter([(sample_id, digest) for sample_id, digest in fact["seen"]]) for fact in facts]
     windows = {step: list(_window(by_rank, seen)) for step, by_rank in sorted(ids.items())}
     parameters = torch.load(question.trial_file(trial, "pt"), weights_only=True)
