@@ -14,6 +14,7 @@ from orchestrator.errors import Problem
 from orchestrator.recipe.amounts import Amount
 from orchestrator.recipe.check_assets import asset_names_are_free, assets_are_whole
 from orchestrator.recipe.check_batch import BATCH_RULES
+from orchestrator.recipe.check_checkpoint import best_is_measured
 from orchestrator.recipe.check_optimizer import OPTIMIZER_RULES
 from orchestrator.recipe.data import Dataset
 from orchestrator.recipe.schema import Recipe
@@ -176,6 +177,7 @@ RULES: tuple[Check[Recipe], ...] = (
     _evaluation_has_a_set,
     partial(_variables_are_free, "git", _GIT_CONFIG),
     partial(_variables_are_free, "huggingface", ("HF_ENDPOINT",)),
+    best_is_measured,
     assets_are_whole,
     asset_names_are_free,
 )

@@ -119,11 +119,24 @@ class Resources(Section):
     constraint: SlurmConstraint | None = Field(default=None, description="Slurm node features.")
 
 
+class KeepBest(Section):
+    """Which checkpoints to keep for what validation gave there; one is saved wherever it would be among them."""
+
+    metric: str = Field(
+        examples=["accuracy"],
+        description="The loss or one of `metrics`, such as accuracy; `<set>/accuracy` where there are several "
+        "validation sets.",
+    )
+    mode: Literal["max", "min"] = Field(examples=["max"], description="Whether a larger or a smaller value is better.")
+    num: Count = Field(default=1, description="Checkpoints kept for it, beside the newest.")
+
+
 class Checkpoint(Section):
-    """When to save, and how many to keep. The end of a run is always saved."""
+    """When to save, and what to keep. The end of a run is always saved."""
 
     every: Cadence = Field(default_factory=lambda: Cadence(minutes=5.0), description="Time between checkpoints.")
     keep: Count = Field(default=2, description="Checkpoints kept, newest first.")
+    keep_best: KeepBest | None = Field(default=None, description="Also keep the best by a validation metric.")
 
 
 class Evaluation(Section):
