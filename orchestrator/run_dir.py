@@ -115,6 +115,11 @@ class RunDir:
         return self.path / "job.json"
 
     @property
+    def resume(self) -> Path:
+        """What the last resume allowed its job: {new_order}. Writer: resume."""
+        return self.path / "resume.json"
+
+    @property
     def cancel(self) -> Path:
         """Present when a person asked for the end. Writer: cancel."""
         return self.path / "cancel.json"

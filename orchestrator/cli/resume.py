@@ -26,6 +26,11 @@ from orchestrator.submit.start import resume_run
 @run_argument
 @cluster_option
 @set_option
+@click.option(
+    "--new-order",
+    is_flag=True,
+    help="Go on even if the order of samples has changed; --set may then change seed and datasets too.",
+)
 @offline_option
 @wait_option
 @follow_option
@@ -34,6 +39,7 @@ def command(
     run: str,
     profile: Path | None,
     overrides: tuple[str, ...],
+    new_order: bool,
     offline: bool,
     wait: bool,
     follow: bool,
@@ -41,5 +47,5 @@ def command(
 ) -> int:
     """Go on with RUN from its last checkpoint; --set may change resources, loader, tracking and batch.micro."""
     run_dir = find_run(run, cwd=current_folder())
-    resume_run(run_dir, overrides=overrides, profile=profile, offline=offline, say=say)
+    resume_run(run_dir, overrides=overrides, profile=profile, offline=offline, new_order=new_order, say=say)
     return report(run_dir, waits=wait or follow, follow=follow, as_json=as_json)

@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,6 +38,11 @@ class SampleOrder:
         """sha256 of what the order depends on and of its first permutation: kept in checkpoints, compared on resume."""
         what = repr((self.seed, self.names, self.sizes)).encode()
         return hashlib.sha256(what + self._epoch(0).tobytes()).hexdigest()
+
+    def describe(self) -> dict[str, Any]:
+        """What the order depends on, as JSON: kept in checkpoints, so that a resume can say what has changed."""
+        sizes = {name: {"num_samples": size} for name, size in zip(self.names, self.sizes, strict=True)}
+        return {"seed": self.seed, "strategy": "together", "datasets": sizes}
 
     def _epoch(self, epoch: int) -> NDArray[np.int64]:
         return permutation(self.seed, epoch, self.samples_per_epoch)

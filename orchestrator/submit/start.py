@@ -10,7 +10,7 @@ from typing import Any
 
 from orchestrator.cluster import Cluster
 from orchestrator.errors import Problem, RunError, SubmissionError
-from orchestrator.files import read_json
+from orchestrator.files import read_json, write_json
 from orchestrator.plan.continuity import check_continuity
 from orchestrator.plan.plan import plan_from_json
 from orchestrator.plan.resources import resource_checks
@@ -39,6 +39,8 @@ from orchestrator.submit.tracker import create_mlflow_run, mlflow_ui
 
 MAY_CHANGE = ("resources", "loader", "tracking", "batch.micro")
 """What a resumed run may change: where and how fast it runs, never what it computes."""
+ORDER = ("seed", "datasets")
+"""What decides the order of samples: it may change where a new order was asked for."""
 
 
 def start_run(prepared: Prepared, *, cwd: Path, again: bool, only_prepare: bool, say: Say) -> None:
@@ -63,23 +65,26 @@ def start_run(prepared: Prepared, *, cwd: Path, again: bool, only_prepare: bool,
 
 
 def resume_run(
-    run_dir: RunDir, *, overrides: Sequence[str], profile: Path | None, offline: bool = False, say: Say
+    run_dir: RunDir,
+    *,
+    overrides: Sequence[str],
+    profile: Path | None,
+    offline: bool = False,
+    new_order: bool = False,
+    say: Say,
 ) -> None:
     """Start a run again from its last checkpoint, on any allocation. Unless `offline`, a Slurm is asked first.
 
-    Raises RunError when it is still running or is done, or when an override would change the science.
+    With `new_order`, this job may go on at the same position of another order of samples. Raises RunError when it is
+    still running or is done, or when an override would change the science.
     """
     identity = read_identity(run_dir)
     state = statuses([run_dir])[0].state
     if state in ALIVE or state == "done":
         what = "is done: there is nothing to resume" if state == "done" else f"is {state}"
         raise RunError(Problem(str(run_dir.path), what, f"see `orchestrate status {run_dir.path.name}`"))
-    before = read_recipe(run_dir.recipe)
     read = read_recipe(run_dir.recipe, overrides)
-    for key in changed_sections(before, read):
-        if key not in MAY_CHANGE:
-            what = "a resumed run may not change this: it would be another experiment"
-            raise RunError(Problem(key, what, f"resume may change {', '.join(MAY_CHANGE)}; or submit it as a new run"))
+    refuse_changes(run_dir, read, may_change=(*MAY_CHANGE, *(ORDER if new_order else ())))
     cluster = Cluster.model_validate(read_json(run_dir.cluster)) if profile is None else read_profile(profile)
     live = look_at(cluster, offline=offline)
     staged = asset_check(run_dir.recipe, thorough=False, run_dir=run_dir)
@@ -98,9 +103,21 @@ def resume_run(
     for one in live.unchecked if live else ():
         say(f"unchecked: {one.what}: {one.why}")
     write_submission(run_dir, read, cluster, plan, script)
+    write_json(run_dir.resume, {"new_order": new_order})
     run_dir.cancel.unlink(missing_ok=True)
     _hand_over(run_dir, cluster, read)
     _track(run_dir, read.environment, say)
+
+
+def refuse_changes(run_dir: RunDir, read: ReadRecipe, *, may_change: Sequence[str]) -> None:
+    """Raise RunError when `read` differs from the run's recipe in anything but the sections that `may_change`."""
+    for key in changed_sections(read_recipe(run_dir.recipe), read):
+        if key not in may_change:
+            what = "a resumed run may not change this: it would be another experiment"
+            fix = f"resume may change {', '.join(may_change)}; or submit it as a new run"
+            if key in ORDER:
+                fix += "; or go on in the new order of samples: --new-order"
+            raise RunError(Problem(key, what, fix))
 
 
 def refuse_twice(run_dir: RunDir, *, again: bool) -> None:

@@ -27,6 +27,8 @@ class Inputs:
     fingerprint: str
     node: str
     accelerator: Literal["cuda", "cpu"]
+    new_order: bool
+    """Whether the checkpoint may have been saved in another order of samples."""
 
     @property
     def order(self) -> SampleOrder:
@@ -48,6 +50,7 @@ def read_inputs(run: RunDir, attempt: AttemptDir, world: World) -> Inputs:
         fingerprint=_required(run.run)["fingerprint"],
         node=launch["nodes"][world.node_rank]["name"],
         accelerator=launch["accelerator"],
+        new_order=(read_json(run.resume) or {}).get("new_order", False),
     )
 
 

@@ -16,7 +16,7 @@ import pytest
 
 from orchestrator.machine import process_start_time
 from tests.support.command_line import RECIPES, TINY, orchestrate
-from tests.support.tracked import largest_difference, losses, metric_rows, windows
+from tests.support.tracked import largest_difference, losses, metric_rows, tag_of_run, windows
 
 ROOT = Path(__file__).parent.parent.parent
 SLOW = RECIPES / "slow.yaml"
@@ -134,6 +134,22 @@ def test_cancelled_in_mid_epoch_and_resumed_on_another_world_the_curve_goes_on(
     assert largest_difference(losses(run_dir), losses(uninterrupted)) <= 1e-12
     assert [step for step, _ in metric_rows(tmp_path / "mlflow.db", "train/loss")] == list(range(1, 301))
     assert orchestrate("status", "--json", cwd=tmp_path).stdout.count('"attempt": 1') == 1
+
+
+def test_another_order_of_samples_is_gone_on_in_only_where_it_was_asked_for(tmp_path: Path) -> None:
+    submitted = orchestrate("submit", SLOW, "--json", "--set", "duration.steps=120", cwd=tmp_path)
+    run_dir = Path(json.loads(submitted.stdout)["run_dir"])
+    wait_for_step(run_dir, 30)
+    orchestrate("cancel", "slow", cwd=tmp_path)
+    step = int(re.findall(r"\d+", wait_until_ended(tmp_path)["reason"])[0])
+    refused = orchestrate("resume", "slow", "--set", "seed=8", cwd=tmp_path)
+    assert refused.returncode == 2 and "go on in the new order of samples: --new-order" in refused.stderr
+    resumed = orchestrate("resume", "slow", "--set", "seed=8", "--new-order", "--wait", cwd=tmp_path)
+    assert resumed.returncode == 0, resumed.stderr
+    assert sorted(windows(run_dir)) == list(range(1, 121))
+    run_id = json.loads((run_dir / "forward" / "mlflow.json").read_text())["run_id"]
+    tag = tag_of_run(tmp_path / "mlflow.db", run_id, "orchestrate.new_order")
+    assert tag == f"from step {step}: seed: 7 -> 8"
 
 
 def test_a_failing_run_ends_with_its_reason_and_exit_code_4(tmp_path: Path) -> None:
