@@ -7,6 +7,7 @@ OrchestratorError              anything the user is told in one or two lines; a 
 ├── SubmissionError    exit 3  the scheduler refused, or is not there
 ├── LaunchError        exit 1  the world could not be started on the nodes it was given
 └── TrainingError      exit 1  training cannot go on: a loss that is not finite, counts that disagree
+    └── NoRoom         exit 1  a checkpoint does not fit on its file system; fatal for the last one alone
 """
 
 from __future__ import annotations
@@ -113,6 +114,10 @@ class LaunchError(OrchestratorError):
 
 class TrainingError(OrchestratorError):
     exit_code = 1
+
+
+class NoRoom(TrainingError):
+    pass
 
 
 def nearest(word: str, choices: Iterable[str]) -> str | None:

@@ -7,7 +7,6 @@ import multiprocessing
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch.nn.parallel import DistributedDataParallel
@@ -31,7 +30,7 @@ from orchestrator.worker.recompute import recompute_blocks
 from orchestrator.worker.saver import Saver
 from orchestrator.worker.seeds import seed_torch
 from orchestrator.worker.targets import UserCode, build_model
-from orchestrator.worker.trainer import Trainer
+from orchestrator.worker.trainer import Checkpoints, Trainer
 from orchestrator.worker.window_step import WindowStep
 from orchestrator.worker.windows import Windows
 from orchestrator.worker.world import Peers, World
@@ -61,9 +60,9 @@ def train(run: RunDir, attempt: AttemptDir, env: Mapping[str, str], stop: StopRe
         Journal(run.path, attempt=attempt.number, node=inputs.node, rank=world.rank) as journal,
         world.connected(device) as peers,
     ):
-        saver = Saver(inputs, peers, parts.model, parts.optimizer, precision.scaler(), inputs.order.digest())
+        saver = Saver(inputs, peers, parts.model, parts.optimizer, precision.scaler(), journal)
         trainer = make_trainer(inputs, parts, precision, peers, journal, stop, saver)
-        stopped_by = trainer.run()
+        stopped_by = _run(trainer, saver)
         peaks = memory_peaks(inputs, peers, parts.memory)
         if world.rank == 0:
             journal.metrics(trainer.progress.step, peaks)
@@ -71,6 +70,16 @@ def train(run: RunDir, attempt: AttemptDir, env: Mapping[str, str], stop: StopRe
         trainer.batches.close()
         trainer.evaluator.close()
     end_children()
+
+
+def _run(trainer: Trainer, saver: Saver) -> str | None:
+    """Train; whatever ends it early, what has been learnt is saved first as far as that can be."""
+    try:
+        return trainer.run()
+    except BaseException as error:
+        step = trainer.progress.step
+        saver.rescue(error, trainer.progress, is_whole=trainer.window_step.is_whole_at(step))
+        raise
 
 
 def make_user_parts(inputs: Inputs, precision: Precision) -> UserParts:
@@ -93,17 +102,6 @@ def make_user_parts(inputs: Inputs, precision: Precision) -> UserParts:
     return UserParts(model, training, validation, objective, optimizer, memory)
 
 
-class Checkpoints(Protocol):
-    """What a run is begun from and saved to: a Saver, or nothing at all for a run that is only looked at."""
-
-    @property
-    def scaler(self) -> torch.amp.GradScaler: ...
-
-    def save(self, progress: Progress) -> None: ...
-
-    def restore(self, journal: Journal) -> Progress | None: ...
-
-
 def make_trainer(
     inputs: Inputs,
     parts: UserParts,
@@ -115,7 +113,7 @@ def make_trainer(
 ) -> Trainer:
     """The loop, with weights and position from the newest good checkpoint if there is one."""
     recipe, plan, world = inputs.recipe, inputs.plan, peers.world
-    progress = saver.restore(journal)
+    progress = saver.restore()
     windows = make_windows(inputs, world_size=world.world_size, rank=world.rank)
     draws = windows.draws_from(progress.consumed_samples if progress else 0)
     return Trainer(
@@ -138,8 +136,7 @@ def make_trainer(
         journal=journal,
         peers=peers,
         stop=stop,
-        save=saver.save,
-        saved_at_step=progress.step if progress else None,
+        saver=saver,
         journal_ids=recipe.tracking.sample_ids,
     )
 

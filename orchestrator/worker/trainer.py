@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 from torch.nn.parallel import DistributedDataParallel
@@ -23,9 +23,22 @@ from orchestrator.worker.window_step import WindowStep
 from orchestrator.worker.world import Peers
 
 
+class Checkpoints(Protocol):
+    """What a run is begun from and saved to: a Saver, or nothing at all for a run that is only looked at."""
+
+    @property
+    def scaler(self) -> torch.amp.GradScaler: ...
+
+    def restore(self) -> Progress | None: ...
+
+    def save(self, progress: Progress, *, last: bool) -> None: ...
+
+    def would_be_best(self, progress: Progress) -> bool: ...
+
+
 @dataclass
 class Trainer:
-    """Everything a run holds while it trains. `save` is a collective; it is called between steps only."""
+    """Everything a run holds while it trains."""
 
     plan: Plan
     cadences: Cadences
@@ -36,9 +49,7 @@ class Trainer:
     journal: Journal
     peers: Peers
     stop: StopRequest
-    save: Callable[[Progress], None]
-    saved_at_step: int | None
-    """The step of the newest checkpoint; None as long as there is none."""
+    saver: Checkpoints
     journal_ids: bool
     _reports: Reports = field(init=False)
     _save_due: bool = field(default=False, init=False)
@@ -53,10 +64,12 @@ class Trainer:
         self._stop = agreed_signal(self.peers.sum(self.stop.as_votes()))
         self._saved_at = self._mark = time.perf_counter()
         while True:
+            if self._pause_due():
+                self._hear_the_rest()
             self._evaluate_where_due()
             ended = self.cadences.is_finished(self.progress) and not self._evaluation_due()
-            if ended or self._save_due or self._stop:
-                self._save_once()
+            if ended or self._save_due or self._stop or self.saver.would_be_best(self.progress):
+                self._save(last=ended or self._stop is not None)
             if ended or self._stop:
                 return None if ended else self._stop
             self._step()
@@ -142,6 +155,11 @@ class Trainer:
             fix = "lower optimizer.lr, set optimizer.clip_norm, or look at this step's data"
             raise TrainingError(Problem(f"step {step}", f"the {what} is {value}", fix))
 
+    def _pause_due(self) -> bool:
+        """Whether there is more to do here than the next step. The same on every rank."""
+        due = self._save_due or self._stop is not None or self.cadences.is_finished(self.progress)
+        return due or self._evaluation_due()
+
     def _evaluation_due(self) -> bool:
         return self.evaluator.has_sets and self.cadences.evaluation_due(self.progress)
 
@@ -157,21 +175,16 @@ class Trainer:
                 self.journal.metrics(self.progress.step, metrics)
         self._mark = time.perf_counter()
 
-    def _save_once(self) -> None:
-        """Save, unless the newest checkpoint is of this very step. Nothing is saved that a loss speaks against."""
+    def _hear_the_rest(self) -> None:
+        """Wait for all that ranks have reported; what cannot be trusted is neither evaluated nor saved."""
         for told in self._reports.rest():
             self._hear(told)
-        self._save_due = False
-        if self.saved_at_step != self.progress.step:
-            self._refuse_non_finite(self.progress.step, self._weights_norm(), "norm of the weights")
-            self.journal.flush()
-            self.save(self.progress)
-            self.saved_at_step = self.progress.step
-            self.journal.event("saved", {"step": self.progress.step})
-        self._saved_at = self._mark = time.perf_counter()
 
-    def _weights_norm(self) -> float:
-        return torch.nn.utils.get_total_norm([p.detach() for p in self.model.parameters()]).item()
+    def _save(self, *, last: bool) -> None:
+        """Save between two steps: rank 0 alone, beside the steps that follow unless it is the last time."""
+        self._save_due = False
+        self.saver.save(self.progress, last=last)
+        self._saved_at = self._mark = time.perf_counter()
 
     @property
     def model(self) -> torch.nn.Module:

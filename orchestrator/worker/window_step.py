@@ -59,6 +59,12 @@ class WindowStep:
     around_micro_step: Callable[[MicroBatch, int], contextlib.AbstractContextManager[Any]] = _nothing_around
     """What each forward and backward runs in; verification draws the randomness by sample there."""
     _weights: dict[tuple[float, torch.dtype], torch.Tensor] = field(default_factory=dict, init=False)
+    _settled: tuple[int, list[int]] | None = field(default=None, init=False)
+    """The step that the weights are of, and how often each buffer had been written to; None during an update."""
+    _buffers: list[torch.Tensor] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._buffers = list(self.model.buffers())
 
     def __call__(self, stream: Iterator[MicroBatch], *, step: int, consumed_samples: int, lr: float) -> WindowResult:
         """Take the window that begins at `consumed_samples` from `stream`, and update the weights.
@@ -72,6 +78,7 @@ class WindowStep:
         result = WindowResult(count, torch.zeros((), dtype=torch.float64, device=self.peers.device))
         if count == 0:
             result.ids.extend(batch.ids for batch in fetched if batch.num_samples)
+            self.settle(step)
             return result
         seed_torch(derived_seed(self.seed, step, self.peers.world.rank), self.peers.device)
         for index, batch in enumerate(fetched or batches):
@@ -80,7 +87,20 @@ class WindowStep:
                 self._micro_step(batch, result, step)
         self.counts_checked = True
         result.grad_norm = self._update(lr, step)
+        self.settle(step)
         return result
+
+    def settle(self, step: int) -> None:
+        """Model and optimizer are those of `step`, until the next update begins."""
+        self._settled = step, self._versions()
+
+    def is_whole_at(self, step: int) -> bool:
+        """Whether model and optimizer are those of `step`, even in the middle of the next window.
+
+        A forward pass may have written to a buffer since (BatchNorm does): then they are not.
+        """
+        same = [id(buffer) for buffer in self._buffers] == [id(buffer) for buffer in self.model.buffers()]
+        return same and self._settled == (step, self._versions())
 
     def _silence(self, *, until_last: bool) -> contextlib.AbstractContextManager[None]:
         """Gradients are exchanged in the backward pass of a window's last micro-step alone."""
@@ -121,7 +141,11 @@ class WindowStep:
         if self.clip_norm is not None or step % GRAD_NORM_EVERY_STEPS == 1:
             self.scaler.unscale_(self.optimizer)
             norm = clip_gradients(self.optimizer, self.clip_norm)
+        self._settled = None
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad()
         return norm
+
+    def _versions(self) -> list[int]:
+        return [buffer._version for buffer in self._buffers]

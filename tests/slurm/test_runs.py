@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -15,7 +17,7 @@ import pytest
 
 from tests.slurm.slurm_lab import ROOT, SlurmLab
 from tests.support.command_line import RECIPES, orchestrate
-from tests.support.tracked import largest_difference, losses, metric_rows, tag_of_run, windows
+from tests.support.tracked import largest_difference, losses, metric_rows, records, tag_of_run, windows
 
 DIGITS = ROOT / "recipes" / "digits" / "digits.yaml"
 PROFILE = ("--cluster", ROOT / "cluster" / "dev.yaml", "--set", "resources.cpus_per_gpu=1")
@@ -186,6 +188,48 @@ def test_a_cancelled_job_saves_on_all_nodes_and_resumes_on_this_machine(lab: Slu
     resumed = orchestrate("resume", run.path.name, *local, cwd=tmp_path)
     assert resumed.returncode == 0, resumed.stderr
     assert sorted(windows(run.path)) == list(range(1, 251))
+
+
+def test_a_rank_killed_on_two_nodes_resumes_on_one_node_with_three_ranks(
+    lab: SlurmLab, local: dict[str, Path], tmp_path: Path
+) -> None:
+    """2x2 until `kill -9` in mid-epoch, then 1x3 with other loader processes: the run of one process, to 1e-12."""
+    saving = ("--set", "checkpoint.every.epochs=1", "--set", "loader.workers=1")
+    run = submit(tmp_path, DIGITS, *FP64, *saving, *shaped(2, 2))
+    deadline = time.monotonic() + 120
+    while max(losses(run.path), default=0) < 45:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    os.kill(pid_of_rank(run.path, 3), signal.SIGKILL)
+    lab.wait_for_state(run.job_id, {"COMPLETED", "FAILED", "CANCELLED"}, timeout_s=120)
+    assert run.verdict["outcome"] == "failed"
+    other = ("--set", "resources.num_nodes=1", "--set", "resources.gpus_per_node=3", "--set", "loader.workers=2")
+    resumed = orchestrate("resume", run.path.name, *other, "--json", cwd=tmp_path)
+    assert resumed.returncode == 0, resumed.stderr
+    job_id = json.loads(resumed.stdout)["job_id"]
+    assert lab.wait_for_state(job_id, {"COMPLETED", "FAILED", "CANCELLED"}, timeout_s=300) == "COMPLETED"
+    (event,) = events(run.path, "resumed", attempt=1)
+    saved_at = int(event["checkpoint"].removeprefix("step-"))
+    assert saved_at >= 23 and event["saved_by_world_size"] == 4
+    after = {step: ids for step, ids in windows(local["fp64"]).items() if step > saved_at}
+    assert {step: ids for step, ids in windows(run.path).items() if step > saved_at} == after
+    found = losses(run.path)
+    assert found.keys() >= after.keys()
+    difference = largest_difference({step: losses(local["fp64"])[step] for step in found}, found)
+    print(f"\n2x2 killed, then 1x3, fp64: largest relative difference of the loss {difference:.1e}")
+    assert difference <= 1e-12
+
+
+def pid_of_rank(run_dir: Path, rank: int) -> int:
+    """The process that a rank's journal names: the lab's nodes are on this machine."""
+    started = (record for record in records(run_dir, f"000.*.rank-{rank}.log") if record["kind"] == "start")
+    return int(next(started)["pid"])
+
+
+def events(run_dir: Path, name: str, *, attempt: int) -> list[dict[str, Any]]:
+    """The details of rank 0's events of that name."""
+    found = records(run_dir, f"{attempt:03d}.*.rank-0.log")
+    return [record["detail"] for record in found if record["kind"] == "event" and record["name"] == name]
 
 
 def test_a_refusal_of_the_real_slurm_names_the_recipes_key_and_leaves_nothing(lab: SlurmLab, tmp_path: Path) -> None:

@@ -74,10 +74,14 @@ class NoCheckpoints:
 
     scaler: torch.amp.GradScaler
 
-    def save(self, progress: Progress) -> None:
+    def save(self, progress: Progress, *, last: bool) -> None:
         """Save nothing."""
 
-    def restore(self, journal: Journal) -> Progress | None:
+    def would_be_best(self, progress: Progress) -> bool:
+        """Nothing is kept."""
+        return False
+
+    def restore(self) -> Progress | None:
         """There is nothing to go on from."""
         return None
 

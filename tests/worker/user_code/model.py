@@ -3,9 +3,9 @@ from layers import NUM_FEATURES
 from torch.nn import functional
 
 
-def network(dropout=0.0):
+def network(dropout=0.0, hidden=16):
     return torch.nn.Sequential(
-        torch.nn.Linear(NUM_FEATURES, 16), torch.nn.Tanh(), torch.nn.Dropout(dropout), torch.nn.Linear(16, 3)
+        torch.nn.Linear(NUM_FEATURES, hidden), torch.nn.Tanh(), torch.nn.Dropout(dropout), torch.nn.Linear(hidden, 3)
     )
 
 
