@@ -16,7 +16,7 @@ import pytest
 
 from orchestrator.machine import process_start_time
 from tests.support.command_line import RECIPES, TINY, orchestrate
-from tests.support.tracked import largest_difference, losses, metric_rows, tag_of_run, windows
+from tests.support.tracked import largest_difference, losses, metric_rows, records, windows
 
 ROOT = Path(__file__).parent.parent.parent
 SLOW = RECIPES / "slow.yaml"
@@ -147,9 +147,8 @@ def test_another_order_of_samples_is_gone_on_in_only_where_it_was_asked_for(tmp_
     resumed = orchestrate("resume", "slow", "--set", "seed=8", "--new-order", "--wait", cwd=tmp_path)
     assert resumed.returncode == 0, resumed.stderr
     assert sorted(windows(run_dir)) == list(range(1, 121))
-    run_id = json.loads((run_dir / "forward" / "mlflow.json").read_text())["run_id"]
-    tag = tag_of_run(tmp_path / "mlflow.db", run_id, "orchestrate.new_order")
-    assert tag == f"from step {step}: seed: 7 -> 8"
+    tags = [record["values"] for record in records(run_dir, "001.*.rank-0.log") if record["kind"] == "tags"]
+    assert tags == [{"orchestrate.new_order": f"from step {step}: seed: 7 -> 8"}]
 
 
 def test_a_failing_run_ends_with_its_reason_and_exit_code_4(tmp_path: Path) -> None:
