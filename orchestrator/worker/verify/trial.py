@@ -61,7 +61,9 @@ class Question:
         topology = replace(self.plan.topology, num_nodes=1, gpus_per_node=case.world_size, accelerator="cpu")
         batch = replace(self.plan.batch, largest_micro_batch=case.largest_micro_batch)
         plan = replace(self.plan, topology=topology, batch=batch)
-        return Inputs(self.run, self.run.attempt(0), recipe, plan, fingerprint="", node=NODE, accelerator="cpu")
+        return Inputs(
+            self.run, self.run.attempt(0), recipe, plan, fingerprint="", node=NODE, accelerator="cpu", new_order=False
+        )
 
     def trial_file(self, trial: Trial, name: str) -> Path:
         """Where a trial leaves something."""
