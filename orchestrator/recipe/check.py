@@ -17,8 +17,9 @@ from orchestrator.recipe.check_batch import BATCH_RULES
 from orchestrator.recipe.check_checkpoint import best_is_measured
 from orchestrator.recipe.check_optimizer import OPTIMIZER_RULES
 from orchestrator.recipe.data import Dataset
+from orchestrator.recipe.memory_limit import memory_limit_is_readable
 from orchestrator.recipe.schema import Recipe
-from orchestrator.recipe.section import Section
+from orchestrator.recipe.section import Section, differs
 from orchestrator.survey import Check, readable
 from orchestrator.validation import short
 
@@ -154,6 +155,18 @@ def _evaluation_has_a_set(recipe: Recipe) -> Iterator[Problem]:
         yield Problem("evaluation.every", "there are no validation sets", "write validation, or take it away")
 
 
+def _non_finite_fits(recipe: Recipe) -> Iterator[Problem]:
+    policy = recipe.on_non_finite_loss
+    if policy is None:
+        return
+    if recipe.command:
+        what = "the loss of a command is its own affair"
+        yield Problem("on_non_finite_loss", what, "take it away")
+    elif policy.action == "stop" and differs(policy, "budget"):
+        what = "stop passes over nothing"
+        yield Problem("on_non_finite_loss.budget", what, "take it away, or write action: skip or roll_back")
+
+
 def _variables_are_free(mirror: str, taken: tuple[str, ...], recipe: Recipe) -> Iterator[Problem]:
     if getattr(recipe.env.mirrors, mirror):
         for name in recipe.env.variables:
@@ -178,6 +191,8 @@ RULES: tuple[Check[Recipe], ...] = (
     partial(_variables_are_free, "git", _GIT_CONFIG),
     partial(_variables_are_free, "huggingface", ("HF_ENDPOINT",)),
     best_is_measured,
+    _non_finite_fits,
+    memory_limit_is_readable,
     assets_are_whole,
     asset_names_are_free,
 )

@@ -42,7 +42,7 @@ class Batch(Section):
     micro: Count | Literal["auto"] | None = Field(
         default=None,
         description="Largest micro-batch that fits one GPU, in samples (default: no limit); `auto` lets "
-        "`orchestrate fit` predict it.",
+        "`orchestrate fit` predict it. One that runs out of memory is made smaller, and that is remembered.",
     )
     equal_micro: bool = Field(
         default=False, description="Give every micro-batch one size, however many accumulation steps that takes."
@@ -139,6 +139,17 @@ class Checkpoint(Section):
     keep_best: KeepBest | None = Field(default=None, description="Also keep the best by a validation metric.")
 
 
+class NonFinite(Section):
+    """What to do when the training loss or the gradient norm is NaN or infinite, on all ranks alike."""
+
+    action: Literal["stop", "skip", "roll_back"] = Field(
+        examples=["skip"],
+        description="Stop; skip that window's update (weights and optimizer stay as they are); or go back to the "
+        "newest checkpoint and pass over the window when it comes again.",
+    )
+    budget: Count = Field(default=10, description="Windows of the whole run that may be passed over; then it stops.")
+
+
 class Evaluation(Section):
     """When to evaluate on the validation sets. The end of a run is always evaluated."""
 
@@ -169,7 +180,9 @@ class Environment(Section):
     """Variables for the job. `${oc.env:NAME}` is allowed here and nowhere else; its value is never logged."""
 
     variables: dict[Annotated[str, Field(pattern=VARIABLE)], str] = Field(
-        default_factory=dict, description="Environment variables of the job, as text."
+        default_factory=dict,
+        description="Environment variables of the job, as text. For tests, `ORCHESTRATE_MICRO_BATCH_LIMIT` pretends that "
+        'larger micro-batches run out of memory: "8" samples, "1:8" on rank 1, "8@100" from step 100, or several: "9,1:8".',
     )
     mirrors: Mirrors = Field(default_factory=Mirrors, description="Mirrors for closed networks.")
 
@@ -213,6 +226,9 @@ class Recipe(Section):
     resources: Resources = Field(default_factory=Resources, description="What to ask the scheduler for.")
     loader: Loader = Field(default_factory=Loader, description="How samples reach the ranks.")
     checkpoint: Checkpoint = Field(default_factory=Checkpoint, description="When to save.")
+    on_non_finite_loss: NonFinite | None = Field(
+        default=None, description="When the loss is not a finite number (default: stop)."
+    )
     evaluation: Evaluation = Field(default_factory=Evaluation, description="When to evaluate.")
     tracking: Tracking = Field(default_factory=Tracking, description="Where the MLflow run lives.")
     env: Environment = Field(default_factory=Environment, description="Variables and mirrors for the job.")
