@@ -14,6 +14,7 @@ from orchestrator.recipe.data import Loader
 from orchestrator.worker.data import Datasets, Draw
 from orchestrator.worker.loader import MicroBatches, data_loader
 from orchestrator.worker.loss import Objective, SumAndCount
+from orchestrator.worker.memory_watch import MemoryWatch
 from orchestrator.worker.precision import Precision, call_model
 from orchestrator.worker.preemption import STOP_SIGNALS, StopRequest, agreed_signal
 from orchestrator.worker.world import Peers
@@ -31,9 +32,11 @@ class Evaluator:
         options: Loader,
         *,
         largest_batch: int,
+        memory: MemoryWatch,
     ) -> None:
         self._functions: dict[str, SumAndCount] = {"loss": objective.loss, **objective.metrics}
         self._precision = precision
+        self._memory = memory
         self._peers = peers
         self._num_samples = sum(map(len, sets.values()))
         self._num_evaluated = 0
@@ -78,8 +81,8 @@ class Evaluator:
         for batch in MicroBatches(loader):
             if stop.is_set:
                 break
-            inputs, targets = self._precision.place((batch.inputs, batch.targets))
-            with self._precision.forward_context():
+            with self._memory.evaluation(batch.num_samples), self._precision.forward_context():
+                inputs, targets = self._precision.place((batch.inputs, batch.targets))
                 outputs = call_model(model, inputs)
                 pairs = [function(outputs, targets) for function in self._functions.values()]
             for row, (value, count) in zip(sums, pairs, strict=True):

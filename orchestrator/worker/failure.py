@@ -8,6 +8,7 @@ from pathlib import Path
 
 from orchestrator.errors import OrchestratorError, Problem
 from orchestrator.files import write_json
+from orchestrator.out_of_memory import OUT_OF_MEMORY, says_out_of_memory
 
 _PEER_SIGNS = ("closed by peer", "reset by peer", "broken pipe", "remote process exited", "socket timeout")
 
@@ -45,8 +46,20 @@ def user_place(error: BaseException, user_folder: Path | None) -> str:
     return ""
 
 
+def ran_out_of_memory(error: BaseException) -> bool:
+    """Whether an allocation failed: on a GPU, in torch's allocator on a CPU, in CUDA's libraries, or in Python."""
+    if type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and says_out_of_memory(str(error))
+
+
 def kind_of(error: BaseException) -> str:
-    """The error's class name; `PeerLost` when this rank only noticed that another one was gone."""
+    """The error's class name; `PeerLost` when this rank only noticed that another one was gone.
+
+    Whatever runs out of memory is `OutOfMemory`.
+    """
+    if ran_out_of_memory(error):
+        return OUT_OF_MEMORY
     text = str(error).lower()
     if isinstance(error, RuntimeError) and any(sign in text for sign in _PEER_SIGNS):
         return "PeerLost"
@@ -60,5 +73,6 @@ def write_failure(path: Path, error: BaseException, *, rank: int, user_folder: P
     if kind == "PeerLost":
         message = f"another rank ended first ({message})"
     details = "".join(traceback.format_exception(error))
-    write_json(path, {"rank": rank, "type": kind, "message": message, "traceback": details, "time": time.time()})
+    told = {"rank": rank, "type": kind, "message": message, "traceback": details, "time": time.time()}
+    write_json(path, told | getattr(error, "facts", {}))
     return message

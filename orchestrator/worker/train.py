@@ -21,6 +21,7 @@ from orchestrator.worker.evaluation import Evaluator
 from orchestrator.worker.inputs import Inputs, read_inputs
 from orchestrator.worker.loader import MicroBatches, data_loader
 from orchestrator.worker.loss import Objective
+from orchestrator.worker.memory_watch import MemoryWatch
 from orchestrator.worker.optimizer import make_optimizer
 from orchestrator.worker.peak import PeakMemory
 from orchestrator.worker.precision import Precision
@@ -130,6 +131,7 @@ def make_trainer(
             peers=peers,
             clip_norm=recipe.optimizer.clip_norm,
             seed=recipe.seed,
+            memory=MemoryWatch.of(recipe, rank=world.rank, device=precision.device),
         ),
         batches=MicroBatches(data_loader(parts.training, draws, recipe.loader, device=precision.device)),
         evaluator=_evaluator(inputs, parts, precision, peers),
@@ -172,6 +174,7 @@ def _evaluator(inputs: Inputs, parts: UserParts, precision: Precision, peers: Pe
         peers,
         recipe.loader,
         largest_batch=recipe.evaluation.batch or inputs.plan.batch.micro_batch_size,
+        memory=MemoryWatch.of(recipe, rank=peers.world.rank, device=precision.device),
     )
 
 

@@ -13,6 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from orchestrator.worker.data import MicroBatch
 from orchestrator.worker.loss import Objective, backward_weight
+from orchestrator.worker.memory_watch import MemoryWatch
 from orchestrator.worker.optimizer import clip_gradients, set_lr
 from orchestrator.worker.precision import Precision, call_model
 from orchestrator.worker.seeds import derived_seed, seed_torch
@@ -55,6 +56,7 @@ class WindowStep:
     peers: Peers
     clip_norm: float | None
     seed: int
+    memory: MemoryWatch
     counts_checked: bool = False
     around_micro_step: Callable[[MicroBatch, int], contextlib.AbstractContextManager[Any]] = _nothing_around
     """What each forward and backward runs in; verification draws the randomness by sample there."""
@@ -82,8 +84,8 @@ class WindowStep:
             return result
         seed_torch(derived_seed(self.seed, step, self.peers.world.rank), self.peers.device)
         for index, batch in enumerate(fetched or batches):
-            is_last = index == num_micro_steps - 1
-            with self.around_micro_step(batch, step), self._silence(until_last=is_last):
+            is_last, watched = index == num_micro_steps - 1, self.memory.micro_batch(batch.num_samples, step)
+            with self.around_micro_step(batch, step), self._silence(until_last=is_last), watched:
                 self._micro_step(batch, result, step)
         self.counts_checked = True
         result.grad_norm = self._update(lr, step)
