@@ -16,12 +16,15 @@ from orchestrator.plan.batch import (
     plan_batch,
 )
 from orchestrator.plan.learning_rate import plan_learning_rate
+from orchestrator.plan.learnt import LearntLimit
 from orchestrator.plan.memory import MemoryPlan
 from orchestrator.recipe.plan_names import asks_for_sizes
 from orchestrator.recipe.schema import Batch, Recipe
 from orchestrator.survey import readable
 from orchestrator.units import GIB
 
+MORE_ROOM = "activation_checkpointing: true, shorter samples or GPUs with more memory"
+"""What is left to do when not one sample fits."""
 _MOST_NAMED = 8
 """So many ranks' samples are spelt out in a message."""
 
@@ -77,24 +80,36 @@ def has_one_size(recipe: Recipe) -> bool:
     return recipe.batch.equal_micro or (bool(recipe.command) and recipe.batch.on_indivisible != "uneven")
 
 
-def effective_batch(recipe: Recipe, *, world_size: int, memory: MemoryPlan | None = None) -> BatchPlan | Problem:
+def effective_batch(
+    recipe: Recipe, *, world_size: int, memory: MemoryPlan | None = None, learnt: LearntLimit | None = None
+) -> BatchPlan | Problem:
     """The batch that `recipe` means on `world_size` ranks; a problem, at its dotted key, where there is none.
 
-    Tokens become samples of `sequence_length` tokens each. `memory` is the limit where the recipe says `micro: auto`.
+    Tokens become samples of `sequence_length` tokens each. `memory` is the limit where the recipe says `micro: auto`;
+    `learnt` holds wherever it is the lower one.
     """
     wanted = recipe.batch
     limits = MicroBatchLimits(
         None if wanted.micro == "auto" else wanted.micro, equal=has_one_size(recipe), multiple=wanted.micro_multiple
     )
     batch = _planned(wanted, world_size, limits)
-    if wanted.micro == "auto" and memory is not None and isinstance(batch, BatchPlan):
-        largest = memory.limit(-(-batch.effective_batch_size // world_size))
+    if isinstance(batch, BatchPlan):
+        largest = limit_before_learnt(recipe, batch, world_size=world_size, memory=memory)
+        if learnt is not None and learnt.lowers(largest):
+            largest = learnt.largest_micro_batch
         batch = _planned(wanted, world_size, replace(limits, largest=largest))
     if isinstance(batch, NothingFits):
         return _does_not_fit(batch, memory)
     if isinstance(batch, Indivisible):
         return _indivisible(batch, recipe)
     return replace(batch, sequence_length=_length(wanted))
+
+
+def limit_before_learnt(recipe: Recipe, batch: BatchPlan, *, world_size: int, memory: MemoryPlan | None) -> int | None:
+    """The limit on a micro-batch by the recipe, or by the prediction where it says `micro: auto`; None for none."""
+    if recipe.batch.micro != "auto":
+        return recipe.batch.micro
+    return None if memory is None else memory.limit(-(-batch.effective_batch_size // world_size))
 
 
 def _length(wanted: Batch) -> int | None:
@@ -146,14 +161,13 @@ def _does_not_fit(refused: NothingFits, memory: MemoryPlan | None) -> Problem:
     assert memory is not None, "a recipe's own limit is at least one"
     least = "not one sample fits" if memory.fewest == 1 else f"not even {memory.fewest} samples fit"
     what = f"{least} a GPU of {memory.gpu_bytes / GIB:.3g} GiB"
-    fix = "activation_checkpointing: true, shorter samples or GPUs with more memory"
     by = f"{memory.by}: it could not be simulated: {memory.why}" if memory.why else memory.by
     most = memory.largest_without_accumulation
     if most < 1:
-        return Problem("batch.micro", f"{what} ({by})", f"use {fix}")
+        return Problem("batch.micro", f"{what} ({by})", f"use {MORE_ROOM}")
     ranks = -(-refused.effective_batch_size // most)
     what += f" beside kept gradients; without accumulation {most} would ({by})"
-    return Problem("batch.micro", what, f"use at least {ranks} ranks, or {fix}")
+    return Problem("batch.micro", what, f"use at least {ranks} ranks, or {MORE_ROOM}")
 
 
 def _either(numbers: tuple[int, ...] | list[int]) -> str:

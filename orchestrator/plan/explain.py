@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from orchestrator.plan.effective import has_one_size
+from orchestrator.plan.effective import has_one_size, limit_before_learnt
 from orchestrator.plan.learning_rate import LearningRatePlan
-from orchestrator.plan.plan import Plan
+from orchestrator.plan.plan import Plan, decisive_limit
 from orchestrator.plan.tokens import CHARS_PER_TOKEN, is_estimated, tokens_per_epoch
 from orchestrator.plan.warnings import RULES
 from orchestrator.recipe.amounts import Amount, Duration, Warmup
@@ -24,6 +24,7 @@ Number = int | float
 Inputs = dict[str, Number]
 DEFINITION = "definition"
 EXACT = "decision 3: a sum over the window's global count makes every split exact"
+LEARNT = "prediction: what earlier attempts have shown"
 GOYAL = "Goyal et al. 2017 (arXiv:1706.02677)"
 MALLADI = "Malladi et al. 2022 (arXiv:2205.10287)"
 PER_RANK = "ceil(effective_batch_size / world_size)"
@@ -149,14 +150,20 @@ def _limit(plan: Plan, recipe: Recipe, share: Inputs) -> Iterator[Explanation]:
     largest = batch.largest_micro_batch
     if largest is None:
         return
-    limit = recipe.batch.micro
-    if limit == "auto" and memory is not None:
-        limit = memory.limit(-(-batch.effective_batch_size // plan.topology.world_size))
-    if has_one_size(recipe) and isinstance(limit, int):
+    limit = limit_before_learnt(recipe, batch, world_size=plan.topology.world_size, memory=memory)
+    learnt = decisive_limit(plan, recipe)
+    if learnt is not None:
+        limit = learnt.largest_micro_batch
+        told = f"a micro-batch of {learnt.failed} ran out of memory ({learnt.device})"
+    if has_one_size(recipe) and limit is not None:
         formula = f"largest_divisor({PER_RANK}, at_most=limit)"
         because = "batch.equal_micro" if recipe.batch.equal_micro else "a command is told one"
-        why = f"micro-batches of one size ({because})"
+        why = f"micro-batches of one size ({because})" + (f"; {told}" if learnt else "")
         yield Explanation(name, largest, formula, {**share, "limit": limit}, why, DEFINITION)
+    elif learnt is not None and learnt.worked is not None:
+        yield Explanation(name, largest, "worked", {"worked": learnt.worked}, f"{told}, and this one did not", LEARNT)
+    elif learnt is not None:
+        yield Explanation(name, largest, "ceil(failed / 2)", {"failed": learnt.failed}, f"{told}: half of it", LEARNT)
     elif memory is not None:
         why = f"what fits a GPU of {memory.gpu_bytes / GIB:.3g} GiB ({memory.method})"
         yield Explanation(name, largest, "limit", {"limit": largest}, why, "prediction: `orchestrate fit`")

@@ -16,8 +16,9 @@ from typing import Any, Literal, TypeVar
 from orchestrator.cluster import Allocation, Cluster
 from orchestrator.errors import Problem, RecipeError
 from orchestrator.plan.batch import BatchPlan
-from orchestrator.plan.effective import effective_batch
+from orchestrator.plan.effective import effective_batch, limit_before_learnt
 from orchestrator.plan.learning_rate import LearningRatePlan, plan_learning_rate
+from orchestrator.plan.learnt import LearntLimit
 from orchestrator.plan.memory import MemoryPlan
 from orchestrator.plan.resources import cpus_per_node, partition_name
 from orchestrator.plan.schedule import SchedulePlan, num_steps, total_samples, warmup_samples
@@ -67,6 +68,8 @@ class Plan:
     warnings: tuple[PlanWarning, ...]
     memory: MemoryPlan | None = None
     """The prediction behind the micro-batch, where there is one."""
+    learnt: LearntLimit | None = None
+    """What earlier attempts have taught about memory here, whether or not it is the lowest limit."""
 
     @property
     def most_gpu_hours(self) -> float | None:
@@ -81,14 +84,15 @@ def make_plan(
     allocation: Allocation,
     *,
     memory: MemoryPlan | None = None,
+    learnt: LearntLimit | None = None,
     batch_norm: str | None = None,
 ) -> Plan:
     """The plan of `recipe` on `allocation`. Raises RecipeError, at a dotted key, when no exact plan exists.
 
-    `memory` says which micro-batch fits where the recipe says `batch.micro: auto`; `batch_norm` is the place of a
-    BatchNorm in the model's code.
+    `memory` says which micro-batch fits where the recipe says `batch.micro: auto`; `learnt` what has been seen to fail;
+    `batch_norm` is the place of a BatchNorm in the model's code.
     """
-    batch = _told(effective_batch(recipe, world_size=allocation.world_size, memory=memory))
+    batch = _told(effective_batch(recipe, world_size=allocation.world_size, memory=memory, learnt=learnt))
     size, requested = batch.effective_in_unit, batch.requested_in_unit
     learning_rate = _told(plan_learning_rate(recipe.optimizer, effective_batch_size=size, requested=requested))
     tokens = tokens_per_sample(recipe.datasets, sequence_length=batch.sequence_length)
@@ -105,8 +109,15 @@ def make_plan(
         data=tuple(DataShare(d.name, d.num_samples, passes) for d in recipe.datasets) if passes else (),
         total_tokens=None if tokens is None else math.ceil(total * tokens),
         memory=memory,
+        learnt=learnt,
         warnings=warnings_of(judged),
     )
+
+
+def decisive_limit(plan: Plan, recipe: Recipe) -> LearntLimit | None:
+    """What was learnt about memory, where that is the lowest limit on this plan's micro-batches."""
+    before = limit_before_learnt(recipe, plan.batch, world_size=plan.topology.world_size, memory=plan.memory)
+    return plan.learnt if plan.learnt is not None and plan.learnt.lowers(before) else None
 
 
 PartT = TypeVar("PartT", BatchPlan, LearningRatePlan)

@@ -11,7 +11,7 @@ from orchestrator.launch.torchrun import Endpoint, World, torchrun_command, work
 from orchestrator.launch.user_command import user_command
 from orchestrator.plan.batch import describe_runs
 from orchestrator.plan.effective import has_one_size
-from orchestrator.plan.plan import Plan
+from orchestrator.plan.plan import Plan, decisive_limit
 from orchestrator.plan.tokens import CHARS_PER_TOKEN, is_estimated
 from orchestrator.recipe.schema import Recipe
 from orchestrator.run_dir import RunDir
@@ -71,6 +71,8 @@ def _accumulation(plan: Plan, recipe: Recipe) -> str:
         limit = f"micro-batches of one size, {most}"
     elif plan.memory is not None:
         limit = f"largest micro-batch that fits: {most} ({plan.memory.by})"
+    if learnt := decisive_limit(plan, recipe):
+        limit = f"{limit.partition(' (')[0]} (learnt: ran out of memory at {learnt.failed})"
     return f"{plural(plan.batch.gradient_accumulation_steps, 'accumulation step')}; {limit}"
 
 
