@@ -54,7 +54,7 @@ class AttemptDir:
         return self.path / "done.json"
 
     def error(self, rank: int) -> Path:
-        """Why a rank failed: {rank, message, traceback, time}. Writer: that rank."""
+        """Why a rank failed: {rank, type, message, traceback, time}; of memory, in what too. Writer: that rank."""
         return self.path / f"error-{rank}.json"
 
     @property
@@ -98,6 +98,16 @@ class RunDir:
     def plan(self) -> Path:
         """The plan that was shown at submission. Writer: submit, resume."""
         return self.path / "plan.json"
+
+    @property
+    def learnt(self) -> Path:
+        """The micro-batch that ran out of memory in this run, and one that did not. Writer: driver."""
+        return self.path / "learnt.json"
+
+    @property
+    def learnt_store(self) -> Path:
+        """{file}: where the driver keeps that for other runs too; absent for nowhere. Writer: submit, resume."""
+        return self.path / "learnt-store.json"
 
     @property
     def job_script(self) -> Path:

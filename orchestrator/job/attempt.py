@@ -19,10 +19,12 @@ from orchestrator.job.endpoint import Meeting, arrange_meeting
 from orchestrator.job.evidence import gather, log_tail
 from orchestrator.job.forwarder import Forwarder
 from orchestrator.job.launch_file import launch_json
+from orchestrator.job.limits import learn, limit_so_far
 from orchestrator.job.step import LocalStep, SrunStep, Step, supervisor_command
 from orchestrator.job.verdict import Verdict, judge
 from orchestrator.machine import detect_accelerator, num_usable_cpus, process_start_time
 from orchestrator.plan.continuity import check_continuity
+from orchestrator.plan.learnt import device_of
 from orchestrator.plan.plan import Plan, make_plan, plan_from_json, plan_to_json
 from orchestrator.processes import next_signal
 from orchestrator.recipe.code_facts import batch_norm_in
@@ -99,15 +101,18 @@ def real_allocation(job: Job, env: Mapping[str, str]) -> Allocation:
 
 
 def _plan_again(job: Job, allocation: Allocation) -> Plan:
-    """The plan on the allocation that the job really got; which micro-batch fits was found at submission.
+    """The plan on the allocation that the job really got; in micro-batches that fit by all that is known.
 
     Raises RecipeError where there is none, or where it would not go on with what the run has saved.
     """
     submitted = plan_from_json(read_json(job.run.plan))
+    learnt = limit_so_far(job.run, submitted, device=device_of(job.recipe, job.cluster, allocation.accelerator))
     batch_norm = batch_norm_in(job.recipe, job.run.snapshot_recipe)
     trained = job.run.trained_attempt(saves_itself=bool(job.recipe.command))
     try:
-        plan = make_plan(job.recipe, job.cluster, allocation, memory=submitted.memory, batch_norm=batch_norm)
+        plan = make_plan(
+            job.recipe, job.cluster, allocation, memory=submitted.memory, learnt=learnt, batch_norm=batch_norm
+        )
         if trained is not None:
             _go_on(plan_from_json(read_json(trained.plan)), plan, job.recipe)
     except RecipeError as error:
@@ -139,7 +144,9 @@ def run_attempt(job: Job, attempt: AttemptDir, forwarder: Forwarder) -> Verdict:
         asked=asked,
         killed_nodes=step.killed_nodes(),
     )
-    return judge(evidence, log_tail(attempt))
+    verdict = judge(evidence, log_tail(attempt))
+    learn(job.run, plan, verdict, device=device_of(job.recipe, job.cluster, allocation.accelerator))
+    return verdict
 
 
 def _write_attempt(

@@ -11,7 +11,8 @@ from typing import Any
 
 from orchestrator.cluster import Allocation
 from orchestrator.files import read_json
-from orchestrator.job.verdict import Evidence, NodeReport, RankError
+from orchestrator.job.verdict import Evidence, NodeReport, OutOfMemory, RankError
+from orchestrator.out_of_memory import OUT_OF_MEMORY
 from orchestrator.run_dir import AttemptDir
 
 _ERROR_FILE = re.compile(r"error-\d+\.json")
@@ -67,7 +68,17 @@ def _rank_errors(attempt: AttemptDir) -> Iterator[RankError]:
         found = _read(path) if _ERROR_FILE.fullmatch(path.name) else None
         if found is not None:
             message = " ".join(str(found.get("message", "")).split())
-            yield RankError(found["rank"], str(found.get("type", "")), message, float(found.get("time", 0.0)))
+            kind, when = str(found.get("type", "")), float(found.get("time", 0.0))
+            yield RankError(found["rank"], kind, message, when, _memory(found) if kind == OUT_OF_MEMORY else None)
+
+
+def _memory(found: dict[str, Any]) -> OutOfMemory:
+    return OutOfMemory(
+        micro_batch_size=found.get("micro_batch_size"),
+        step=found.get("step"),
+        peak_bytes=found.get("peak_bytes"),
+        capacity_bytes=found.get("capacity_bytes"),
+    )
 
 
 def _node_report(attempt: AttemptDir, name: str) -> NodeReport:

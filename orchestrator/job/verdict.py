@@ -10,8 +10,10 @@ import re
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
+
+from orchestrator.out_of_memory import OUT_OF_MEMORY, says_out_of_memory
 
 Outcome = Literal["done", "stopped", "failed"]
 NUM_LAST_LINES = 5
@@ -26,6 +28,19 @@ _TRACEBACK_HEAD = re.compile(r"\s*(Traceback \(most recent call last\):|File \".
 
 
 @dataclass(frozen=True)
+class OutOfMemory:
+    """What a rank was working on when its memory ran out, as far as it is known; sizes in bytes."""
+
+    micro_batch_size: int | None = None
+    """Samples; None where a smaller micro-batch would not help, or nobody knows."""
+    step: int | None = None
+    peak_bytes: int | None = None
+    capacity_bytes: int | None = None
+    is_command: bool = False
+    """It was in a recipe's own command, whose last line says it."""
+
+
+@dataclass(frozen=True)
 class RankError:
     """error-<rank>.json: what a rank said itself."""
 
@@ -33,6 +48,8 @@ class RankError:
     kind: str
     message: str
     time: float
+    memory: OutOfMemory | None = None
+    """Present when its memory ran out."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +98,7 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The contents of verdict.json, but for `final` and `ended_at`."""
+    """The contents of verdict.json, but for `final`, `then` and `ended_at`."""
 
     outcome: Outcome
     reason: str
@@ -90,9 +107,15 @@ class Verdict:
     last_lines: tuple[str, ...] = ()
     step: int | None = None
     metrics: dict[str, float] | None = None
+    out_of_memory: OutOfMemory | None = None
+    """Present when the memory of a rank's device did not suffice."""
+    asked_by: str | None = None
+    """The signal by which the run was asked to stop before it failed."""
 
-    def as_json(self, *, ended_at: float) -> dict[str, Any]:
-        return {**asdict(self), "last_lines": list(self.last_lines), "final": True, "ended_at": ended_at}
+    def as_json(self, *, ended_at: float, then: str | None = None) -> dict[str, Any]:
+        """`then` is what the driver does next in the same job; without it the verdict is the job's final one."""
+        told = {**asdict(self), "last_lines": list(self.last_lines)}
+        return {**told, "final": then is None, "then": then, "ended_at": ended_at}
 
 
 @dataclass(frozen=True)
@@ -100,6 +123,7 @@ class _Cause:
     reason: str
     rank: int | None = None
     node: str | None = None
+    memory: OutOfMemory | None = None
 
 
 def judge(evidence: Evidence, log_of: Callable[[int], str]) -> Verdict:
@@ -114,21 +138,24 @@ def judge(evidence: Evidence, log_of: Callable[[int], str]) -> Verdict:
     torchrun_failed = any(node.exit_code for node in evidence.nodes)
     if evidence.is_command and evidence.exit_code == 0 and not torchrun_failed:
         return Verdict("done", "the command ended with exit code 0 on every rank")
-    return _failed(_cause(evidence), log_of, step=None if stop is None else stop.get("step"))
+    verdict = _failed(_cause(evidence), log_of, is_command=evidence.is_command)
+    return replace(verdict, step=None if stop is None else stop.get("step"), asked_by=evidence.asked_by)
 
 
-def _failed(cause: _Cause, log_of: Callable[[int], str], *, step: int | None) -> Verdict:
+def _failed(cause: _Cause, log_of: Callable[[int], str], *, is_command: bool) -> Verdict:
     lines = () if cause.rank is None else last_lines(log_of(cause.rank))
-    reason = cause.reason
+    reason, memory = cause.reason, cause.memory
     if reason.endswith("exit code 1") and (told := _error_line(lines)):
         reason = f"{reason}: {told}"
-    return Verdict("failed", reason, cause.rank, cause.node, lines, step=step)
+        memory = OutOfMemory(is_command=is_command) if says_out_of_memory(told) else None
+    return Verdict("failed", reason, cause.rank, cause.node, lines, out_of_memory=memory)
 
 
 def _cause(evidence: Evidence) -> _Cause:
     """The first of these that explains the failure."""
     return (
         _failed_check(evidence)
+        or _out_of_memory(evidence)
         or _killed_node(evidence)
         or _killed_rank(evidence)
         or _told_by_rank(evidence)
@@ -144,6 +171,13 @@ def _failed_check(evidence: Evidence) -> _Cause | None:
         if node.failed_check:
             return _Cause(f"{node.name}: check of the {node.failed_check}", node=node.name)
     return None
+
+
+def _out_of_memory(evidence: Evidence) -> _Cause | None:
+    """A rank that said so: whatever befell others comes of it, or would come again."""
+    told = [error for error in evidence.errors if error.kind == OUT_OF_MEMORY]
+    first = min(told, key=lambda error: error.time, default=None)
+    return None if first is None else replace(_of_rank(evidence, first.rank, f": {first.message}"), memory=first.memory)
 
 
 def _killed_node(evidence: Evidence) -> _Cause | None:

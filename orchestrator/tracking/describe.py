@@ -128,6 +128,8 @@ def attempt_tags(run: RunDir, redactor: Redactor) -> dict[str, str]:
     if last is None:
         return {}
     driver, verdict = read_json(last.driver) or {}, read_json(last.verdict) or {}
+    if not verdict.get("final"):
+        verdict = {}
     nodes = [node["name"] for node in (read_json(last.launch) or {}).get("nodes", [])] or driver.get("nodes", [])
     hosts = [(read_json(last.node(name)) or {}).get("host") for name in nodes]
     job_id = str(driver.get("job_id") or "")

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.job.verdict import Evidence, NodeReport, RankError, judge, last_lines
+from orchestrator.job.verdict import Evidence, NodeReport, OutOfMemory, RankError, judge, last_lines
 
 ENDED = (NodeReport("node1", "ended", exit_code=1), NodeReport("node2", "ended", exit_code=1))
 WELL = tuple(replace(node, exit_code=0) for node in ENDED)
@@ -133,6 +133,24 @@ def test_the_rank_that_failed_first_is_named(evidence: Evidence, rank: int, node
     verdict = judge(evidence, lambda asked: f"last words of {asked}\n")
     assert (verdict.outcome, verdict.rank, verdict.node, verdict.reason) == ("failed", rank, node, reason)
     assert verdict.last_lines == (f"last words of {rank}",)
+
+
+def test_a_rank_that_ran_out_of_memory_explains_whatever_befell_the_others() -> None:
+    """Clocks of nodes differ, and torchrun may have had to kill a rank that was waiting."""
+    memory = OutOfMemory(micro_batch_size=8, step=5)
+    ran_out = replace(error(2, "step 5: out of memory", kind="OutOfMemory", time=12.0), memory=memory)
+    errors = (error(0, "NCCL: remote error", kind="DistBackendError", time=11.0), ran_out)
+    verdict = judge(replace(with_failed(node1=((1, -9),)), errors=errors), lambda rank: "")
+    assert (verdict.rank, verdict.reason) == (2, "rank 2 on node2: step 5: out of memory")
+    assert verdict.out_of_memory == memory and verdict.as_json(ended_at=0.0)["out_of_memory"]["step"] == 5
+
+
+def test_a_command_that_ran_out_of_memory_is_known_by_its_last_line() -> None:
+    log = "Traceback (most recent call last):\ntorch.OutOfMemoryError: CUDA out of memory. Tried 2.00 GiB.\n"
+    verdict = judge(replace(with_failed(node1=((1, 1),)), is_command=True), lambda rank: log)
+    assert verdict.out_of_memory == OutOfMemory(is_command=True)
+    other = judge(replace(with_failed(node1=((1, 1),)), is_command=True), lambda rank: "KeyError: 'x'\n")
+    assert other.out_of_memory is None
 
 
 def test_a_plain_script_that_raises_is_quoted() -> None:
