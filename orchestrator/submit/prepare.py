@@ -23,6 +23,7 @@ from orchestrator.files import make_private_dir, read_json, write_atomically, wr
 from orchestrator.launch.job_script import job_script
 from orchestrator.machine import detect_accelerator
 from orchestrator.plan.effective import BATCH_CHECKS
+from orchestrator.plan.learnt import LearntLimit
 from orchestrator.plan.plan import Plan, make_plan, plan_to_json, requested_allocation
 from orchestrator.plan.resources import resource_checks
 from orchestrator.profile import survey_profile
@@ -33,6 +34,7 @@ from orchestrator.recipe.schema import Recipe
 from orchestrator.recipe.targets import target_checks
 from orchestrator.run_dir import RunDir
 from orchestrator.submit.commands import Say
+from orchestrator.submit.learnt import learnt_for, tell_store
 from orchestrator.submit.snapshot import Snapshot, git_facts, take_snapshot, write_snapshot
 from orchestrator.submit.staged import asset_check, cache_warning, keep_lock, with_assets
 from orchestrator.survey import Check, cautious
@@ -55,6 +57,16 @@ class Prepared:
     tracking: dict[str, str]
     live: LiveReport | None = None
     """What the cluster itself said; None where it was not asked."""
+
+    @property
+    def recipe_name(self) -> str:
+        """The file name of the recipe in its folder."""
+        return Path(self.read.document.source).name
+
+    @property
+    def code_digest(self) -> str:
+        """The digest of the code beside the recipe."""
+        return self.snapshot.without(self.recipe_name)
 
 
 def _silent(line: str) -> None:
@@ -84,7 +96,9 @@ def prepare(
     if thorough and (warning := cache_warning(read, cluster)):
         say(warning)
     snapshot = take_snapshot(read.folder)
-    plan = plan_for(read, cluster, code_digest=snapshot.without(recipe_path.name), say=say)
+    code_digest = snapshot.without(recipe_path.name)
+    learnt = learnt_for(read, cluster, code_digest=code_digest, overrides=overrides)
+    plan = plan_for(read, cluster, code_digest=code_digest, learnt=learnt, say=say)
     decided = None if plan.batch.is_declared else plan.batch.effective_batch_size
     identity = fingerprint(read.recipe, snapshot.digest, decided_batch=decided)
     run_dir = RunDir(first_free(cwd / "runs" / f"{read.recipe.name}-{identity[:8]}"))
@@ -173,7 +187,9 @@ def with_verdict(live: LiveReport | None, script: str, read: ReadRecipe, cluster
     return live
 
 
-def plan_for(read: ReadRecipe, cluster: Cluster, *, code_digest: str, say: Say = _silent) -> Plan:
+def plan_for(
+    read: ReadRecipe, cluster: Cluster, *, code_digest: str, learnt: LearntLimit | None = None, say: Say = _silent
+) -> Plan:
     """The plan on the allocation that the recipe asks for; where it says `micro: auto`, after a memory fit."""
     accelerator = detect_accelerator(cluster.accelerator)
     allocation = requested_allocation(read.recipe, cluster, accelerator=accelerator)
@@ -184,7 +200,7 @@ def plan_for(read: ReadRecipe, cluster: Cluster, *, code_digest: str, say: Say =
 
         memory = memory_for(read, cluster, code_digest=code_digest, say=say)
     try:
-        return make_plan(read.recipe, cluster, allocation, memory=memory, batch_norm=batch_norm)
+        return make_plan(read.recipe, cluster, allocation, memory=memory, learnt=learnt, batch_norm=batch_norm)
     except RecipeError as error:
         raise RecipeError(read.document.placed(error.problems)) from None
 
@@ -225,6 +241,7 @@ def write_run(prepared: Prepared, *, cwd: Path) -> None:
         keep_lock(prepared.read, run_dir)
         write_json(run_dir.run, _identity(prepared, cwd))
         write_submission(run_dir, prepared.read, prepared.cluster, prepared.plan, prepared.script)
+        tell_store(run_dir, prepared.read, prepared.cluster, code_digest=prepared.code_digest)
     except BaseException:
         shutil.rmtree(run_dir.path, ignore_errors=True)
         raise
@@ -262,7 +279,7 @@ def _identity(prepared: Prepared, cwd: Path) -> dict[str, Any]:
         "tracking": prepared.tracking,
         "user": getpass.getuser(),
         "cwd": str(cwd),
-        "recipe": Path(prepared.read.document.source).name,
+        "recipe": prepared.recipe_name,
         "git": git_facts(prepared.snapshot.folder),
     }
 

@@ -19,6 +19,7 @@ from orchestrator.recipe.read import ReadRecipe, read_recipe
 from orchestrator.run_dir import RunDir
 from orchestrator.submit.backend import backend_for
 from orchestrator.submit.commands import Say
+from orchestrator.submit.learnt import chosen_by_hand, learnt_for, tell_store
 from orchestrator.submit.prepare import (
     Prepared,
     changed_sections,
@@ -94,7 +95,9 @@ def resume_run(
     backend_for(cluster).check()
     code = take_snapshot(run_dir.snapshot_recipe)
     digest = code.without(identity.get("recipe", ""))
-    plan = plan_for(replace(read, folder=code.folder), cluster, code_digest=digest, say=say)
+    read = replace(read, folder=code.folder)
+    learnt = learnt_for(read, cluster, code_digest=digest, overrides=overrides, run_dir=run_dir)
+    plan = plan_for(read, cluster, code_digest=digest, learnt=learnt, say=say)
     trained = run_dir.trained_attempt(saves_itself=bool(read.recipe.command)) or run_dir
     for problem in check_continuity(plan_from_json(read_json(trained.plan)), plan, read.recipe.batch):
         raise RunError(problem)
@@ -104,6 +107,9 @@ def resume_run(
         say(f"unchecked: {one.what}: {one.why}")
     write_submission(run_dir, read, cluster, plan, script)
     write_json(run_dir.resume, {"new_order": new_order})
+    tell_store(run_dir, read, cluster, code_digest=digest)
+    if chosen_by_hand(overrides):
+        run_dir.learnt.unlink(missing_ok=True)
     run_dir.cancel.unlink(missing_ok=True)
     _hand_over(run_dir, cluster, read)
     _track(run_dir, read.environment, say)
