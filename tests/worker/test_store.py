@@ -75,7 +75,7 @@ def test_without_any_room_nothing_is_touched_and_the_sizes_are_told(tmp_path: Pa
     store = disk_of(tmp_path, 5 * NUM_BYTES)
     for step in (1, 2):
         save(store, step)
-    with pytest.raises(NoRoom, match=r"a checkpoint needs \d.* MiB, and \d.* MiB is free") as refused:
+    with pytest.raises(NoRoom, match=r"a checkpoint needs \d.* [KM]iB, and \d.* [KM]iB is free") as refused:
         save(store, 3, size=10**6)
     assert str(tmp_path) in str(refused.value) and "lower checkpoint.keep" in str(refused.value)
     assert store.newest(lambda name, why: None) == 2
