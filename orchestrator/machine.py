@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 NVIDIA_GPUS = Path("/proc/driver/nvidia/gpus")
+VMSTAT = Path("/proc/vmstat")
 
 
 def num_nvidia_gpus() -> int:
@@ -27,6 +28,18 @@ def detect_accelerator(declared: Literal["cuda", "cpu", "auto"]) -> Literal["cud
 def num_usable_cpus() -> int:
     """CPU cores this process may run on."""
     return len(os.sched_getaffinity(0))
+
+
+def num_oom_kills() -> int:
+    """Processes that this machine's kernel has killed for want of memory since boot, in whichever job; 0 if unknown.
+
+    Source: oom_kill in /proc/vmstat (Linux 4.13); it counts those of cgroups too.
+    """
+    try:
+        lines = VMSTAT.read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
 
 
 def process_start_time(pid: int) -> int | None:

@@ -59,7 +59,7 @@ class AttemptDir:
 
     @property
     def verdict(self) -> Path:
-        """How the attempt ended and why. Writer: driver."""
+        """How the attempt ended and why; not final where another attempt of the same job follows. Writer: driver."""
         return self.path / "verdict.json"
 
     @property

@@ -94,4 +94,5 @@ def _node_report(attempt: AttemptDir, name: str) -> NodeReport:
         exit_code=found["exit_code"],
         asked=found["asked"],
         failed_ranks=tuple((rank["rank"], rank["exit_code"]) for rank in found["failed_ranks"]),
+        oom_kills=found.get("oom_kills", 0),
     )

@@ -65,6 +65,8 @@ class NodeReport:
     """The signal by which its supervisor was asked to stop."""
     failed_ranks: tuple[tuple[int, int], ...] = ()
     """(rank, exit code) of the ranks that ended by themselves, torchrun's first one in front; < 0 is a signal."""
+    oom_kills: int = 0
+    """Processes that the node's kernel killed meanwhile for want of host memory, perhaps another job's."""
 
 
 @dataclass(frozen=True)
@@ -191,8 +193,14 @@ def _killed_rank(evidence: Evidence) -> _Cause | None:
     told = {error.rank for error in evidence.errors if error.kind != PEER_LOST}
     for rank, exit_code in _failed_ranks(evidence):
         if exit_code < 0 and exit_code != -signal.SIGTERM and rank not in told:
-            return _of_rank(evidence, rank, f" was {_killed(exit_code)}")
+            return _of_rank(evidence, rank, f" was {_killed(exit_code, _kills_beside(evidence, rank))}")
     return None
+
+
+def _kills_beside(evidence: Evidence, rank: int) -> int:
+    """What the kernel killed for want of memory on the node of a rank."""
+    node = rank // evidence.gpus_per_node
+    return evidence.nodes[node].oom_kills if node < len(evidence.nodes) else 0
 
 
 def _told_by_rank(evidence: Evidence) -> _Cause | None:
@@ -251,9 +259,11 @@ def _of_rank(evidence: Evidence, rank: int, what: str) -> _Cause:
     return _Cause(f"{place}{what}", rank, node)
 
 
-def _killed(exit_code: int) -> str:
+def _killed(exit_code: int, oom_kills: int = 0) -> str:
     name = signal.Signals(-exit_code).name if -exit_code in set(signal.Signals) else f"signal {-exit_code}"
     hint = " (out of memory, or killed by hand)" if name == "SIGKILL" else ""
+    if hint and oom_kills:
+        hint = " while the kernel killed for want of host memory: raise resources.memory, or lower loader.workers"
     return f"killed by {name}{hint}"
 
 

@@ -9,7 +9,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from orchestrator.machine import num_usable_cpus
+from orchestrator.machine import num_oom_kills, num_usable_cpus
 from orchestrator.node.failures import SIGNAL_SEEN, failed_ranks
 from orchestrator.node.health import Check, check_node
 from orchestrator.node.heartbeat import NodeFile
@@ -53,13 +53,15 @@ def supervise(run: RunDir, launch: NodeLaunch) -> int:
         _tell_failed(launch.node, failed)
         file.try_write(state="ended", checks=[check.as_json() for check in checks])
         return 1
+    killed_before = num_oom_kills()
     torchrun = Torchrun(launch, attempt.node_log(launch.node))
     file.try_write(state="running", checks=[check.as_json() for check in checks], torchrun_pid=torchrun.pid)
     with Journal(run.path, attempt=launch.attempt, node=launch.node, rank=None) as journal, Sampler(journal):
         journal.event("node", {"checks": [check.as_json() for check in checks]})
         exit_code = torchrun.wait(file)
     failures = failed_ranks(torchrun.log_text()) if exit_code else []
-    file.try_write(state="ended", exit_code=exit_code, failed_ranks=failures)
+    oom_kills = num_oom_kills() - killed_before
+    file.try_write(state="ended", exit_code=exit_code, failed_ranks=failures, oom_kills=oom_kills)
     return 0 if exit_code == 0 or torchrun.asked else 1
 
 

@@ -181,8 +181,8 @@ class Environment(Section):
 
     variables: dict[Annotated[str, Field(pattern=VARIABLE)], str] = Field(
         default_factory=dict,
-        description="Environment variables of the job, as text. For tests, `ORCHESTRATE_MICRO_BATCH_LIMIT` pretends that "
-        'larger micro-batches run out of memory: "8" samples, "1:8" on rank 1, "8@100" from step 100, or several: "9,1:8".',
+        description="Environment variables of the job, as text. For tests, `ORCHESTRATE_MICRO_BATCH_LIMIT` pretends "
+        'that larger micro-batches run out of memory: "8" samples, "1:8" on rank 1, "8@100" from step 100, or "9,1:8".',
     )
     mirrors: Mirrors = Field(default_factory=Mirrors, description="Mirrors for closed networks.")
 

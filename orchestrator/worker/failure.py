@@ -48,7 +48,7 @@ def user_place(error: BaseException, user_folder: Path | None) -> str:
 
 def ran_out_of_memory(error: BaseException) -> bool:
     """Whether an allocation failed: on a GPU, in torch's allocator on a CPU, in CUDA's libraries, or in Python."""
-    if type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError):
+    if type(error).__name__ in (OUT_OF_MEMORY, "OutOfMemoryError") or isinstance(error, MemoryError):
         return True
     return isinstance(error, RuntimeError) and says_out_of_memory(str(error))
 

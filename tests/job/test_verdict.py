@@ -145,6 +145,16 @@ def test_a_rank_that_ran_out_of_memory_explains_whatever_befell_the_others() -> 
     assert verdict.out_of_memory == memory and verdict.as_json(ended_at=0.0)["out_of_memory"]["step"] == 5
 
 
+def test_a_rank_that_the_kernel_killed_for_want_of_host_memory_is_a_failure_that_says_so() -> None:
+    evidence = with_failed(node2=((3, -9),))
+    verdict = judge(replace(evidence, nodes=(ENDED[0], replace(evidence.nodes[1], oom_kills=1))), lambda rank: "")
+    assert verdict.out_of_memory is None
+    assert verdict.reason == (
+        "rank 3 on node2 was killed by SIGKILL while the kernel killed for want of host memory: "
+        "raise resources.memory, or lower loader.workers"
+    )
+
+
 def test_a_command_that_ran_out_of_memory_is_known_by_its_last_line() -> None:
     log = "Traceback (most recent call last):\ntorch.OutOfMemoryError: CUDA out of memory. Tried 2.00 GiB.\n"
     verdict = judge(replace(with_failed(node1=((1, 1),)), is_command=True), lambda rank: log)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from orchestrator.errors import Problem
 from orchestrator.files import read_json
 from orchestrator.recipe.memory_limit import VARIABLE, pretended_limits
 from orchestrator.recipe.schema import Recipe
@@ -38,6 +39,7 @@ def test_torchs_own_allocator_on_a_cpu_that_gets_nothing_is_out_of_memory(tmp_pa
     [
         torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB."),
         MemoryError(),
+        OutOfMemory(Problem("step 3", "out of memory"), {}),
         RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
         RuntimeError("CUDA error: out of memory\nCompile with `TORCH_USE_CUDA_DSA`"),
     ],
