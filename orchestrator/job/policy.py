@@ -38,7 +38,7 @@ def _after_out_of_memory(found: OutOfMemory, earlier: Sequence[OutOfMemory]) -> 
     if found.is_command:
         return Move("stop", "the command owns its memory: lower batch.micro, if it goes by ${plan.micro_batch_size}")
     if size is None:
-        return Move("stop", f"no smaller micro-batch helps here; use {MORE_ROOM}")
+        return Move("stop", "no smaller micro-batch helps here; GPUs with more memory would")
     if size == 1:
         return Move("stop", f"one sample is the smallest micro-batch; use {MORE_ROOM}")
     if any(past.micro_batch_size is not None and past.micro_batch_size <= size for past in earlier):

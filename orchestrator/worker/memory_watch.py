@@ -44,7 +44,7 @@ class MemoryWatch:
         """Around one micro-step of `step`. An empty micro-batch runs one sample. Raises OutOfMemory."""
         size = num_samples or 1
         try:
-            if any(limit.forbids(size, rank=self.rank, step=step) for limit in self.limits):
+            if self.limits and any(limit.forbids(size, rank=self.rank, step=step) for limit in self.limits):
                 raise torch.OutOfMemoryError(f"the recipe pretends that {_samples(size)} do not fit")
             yield
         except Exception as error:
