@@ -42,7 +42,7 @@ class Batch(Section):
     micro: Count | Literal["auto"] | None = Field(
         default=None,
         description="Largest micro-batch that fits one GPU, in samples (default: no limit); `auto` lets "
-        "`orchestrate fit` predict it. One that runs out of memory is made smaller, and that is remembered.",
+        "`orchestrate fit` predict it.",
     )
     equal_micro: bool = Field(
         default=False, description="Give every micro-batch one size, however many accumulation steps that takes."
