@@ -22,13 +22,17 @@ class Progress:
     """Where the last evaluation was made."""
     metrics: dict[str, float] = field(default_factory=dict)
     """What the last evaluation gave."""
+    passed_over: tuple[int, ...] = ()
+    """Consumed samples before each window that was passed over, because its loss was no number."""
 
     def as_state(self) -> dict[str, Any]:
         return {**vars(self), "metrics": dict(self.metrics)}
 
     @classmethod
     def of_state(cls, state: dict[str, Any]) -> Progress:
-        return cls(state["step"], state["consumed_samples"], state["evaluated_samples"], dict(state["metrics"]))
+        """What `as_state` gave; a version that passed over nothing wrote nothing of it."""
+        step, consumed, evaluated = state["step"], state["consumed_samples"], state["evaluated_samples"]
+        return cls(step, consumed, evaluated, dict(state["metrics"]), tuple(state.get("passed_over", ())))
 
 
 @dataclass(frozen=True)

@@ -113,6 +113,7 @@ class Saver:
         """Load the newest good checkpoint, which rank 0 picks for all; None when there is none."""
         found, journal = None, self.journal
         if self.peers.world.rank == 0:
+            self._background.settle()
             found = self._store.newest(lambda name, why: journal.event("damaged", {"checkpoint": name, "why": why}))
         step = self.peers.from_first(_NO_CHECKPOINT if found is None else found)
         if step == _NO_CHECKPOINT:

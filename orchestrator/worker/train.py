@@ -116,7 +116,11 @@ def make_trainer(
     recipe, plan, world = inputs.recipe, inputs.plan, peers.world
     progress = saver.restore()
     windows = make_windows(inputs, world_size=world.world_size, rank=world.rank)
-    draws = windows.draws_from(progress.consumed_samples if progress else 0)
+
+    def batches_from(consumed_samples: int) -> MicroBatches:
+        draws = windows.draws_from(consumed_samples)
+        return MicroBatches(data_loader(parts.training, draws, recipe.loader, device=precision.device))
+
     return Trainer(
         plan=plan,
         cadences=Cadences.of(recipe, plan),
@@ -133,7 +137,9 @@ def make_trainer(
             seed=recipe.seed,
             memory=MemoryWatch.of(recipe, rank=world.rank, device=precision.device),
         ),
-        batches=MicroBatches(data_loader(parts.training, draws, recipe.loader, device=precision.device)),
+        batches=batches_from(progress.consumed_samples if progress else 0),
+        batches_from=batches_from,
+        policy=recipe.on_non_finite_loss,
         evaluator=_evaluator(inputs, parts, precision, peers),
         journal=journal,
         peers=peers,

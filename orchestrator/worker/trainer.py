@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -13,14 +14,18 @@ from torch.nn.parallel import DistributedDataParallel
 from orchestrator.errors import Problem, TrainingError
 from orchestrator.plan.plan import Plan
 from orchestrator.plan.schedule import lr_at
+from orchestrator.recipe.schema import NonFinite
 from orchestrator.tracking.journal import Journal
 from orchestrator.worker.evaluation import Evaluator
 from orchestrator.worker.loader import MicroBatches
+from orchestrator.worker.nonfinite import Decision, decide, is_passed_over
 from orchestrator.worker.preemption import StopRequest, agreed_signal
 from orchestrator.worker.progress import Cadences, Progress
 from orchestrator.worker.reports import Exchanged, Reports, StepReport
-from orchestrator.worker.window_step import WindowStep
+from orchestrator.worker.window_step import WindowResult, WindowStep
 from orchestrator.worker.world import Peers
+
+_FIX = "lower optimizer.lr, set optimizer.clip_norm, or look at this step's data"
 
 
 class Checkpoints(Protocol):
@@ -51,6 +56,11 @@ class Trainer:
     stop: StopRequest
     saver: Checkpoints
     journal_ids: bool
+    batches_from: Callable[[int], MicroBatches]
+    """Opens the stream of micro-batches after so many consumed samples."""
+    policy: NonFinite | None = None
+    """What to do about a loss that is no number; None: stop."""
+    _decision: Decision | None = field(default=None, init=False)
     _reports: Reports = field(init=False)
     _save_due: bool = field(default=False, init=False)
     _stop: str | None = field(default=None, init=False)
@@ -61,6 +71,8 @@ class Trainer:
     def run(self) -> str | None:
         """Train to the end, and return None; or save and return the name of the signal that asked for it."""
         self._reports = Reports(self.peers, self.stop, self._save_due_by_clock)
+        if self.policy is not None and self.policy.action != "stop":
+            self.window_step.accepts = self.accepts
         self._stop = agreed_signal(self.peers.sum(self.stop.as_votes()))
         self._saved_at = self._mark = time.perf_counter()
         while True:
@@ -79,7 +91,8 @@ class Trainer:
         progress = self.progress
         before, waited_before_s = progress.consumed_samples, self.batches.waited_s
         lr = self._lr_at(before)
-        result = self.window_step(self.batches, step=progress.step + 1, consumed_samples=before, lr=lr)
+        self._decision = None
+        result = self._window(before, lr)
         num_samples = self.window_step.windows.size_at(before)
         progress.step += 1
         progress.consumed_samples += num_samples
@@ -101,6 +114,47 @@ class Trainer:
         )
         self._hear(self._reports.add(report))
         self._save_due = self._save_due or self.cadences.save_due(before, progress.consumed_samples)
+        if self._decision is not None and self._decision.action == "roll_back":
+            self._roll_back()
+
+    def _window(self, before: int, lr: float) -> WindowResult:
+        step = self.progress.step + 1
+        if is_passed_over(before, self.progress.passed_over):
+            return self.window_step.pass_over(self.batches, step=step, consumed_samples=before)
+        return self.window_step(self.batches, step=step, consumed_samples=before, lr=lr)
+
+    def accepts(self, result: WindowResult) -> bool:
+        """Whether the window that was just computed may change the weights; decided alike on every rank.
+
+        Raises TrainingError where the recipe wants an end, or has passed over as many windows as it may.
+        """
+        (loss_sum,) = self.peers.sum([result.loss_sum.item()])
+        step, start = self.progress.step + 1, self.progress.consumed_samples
+        norm = None if result.grad_norm is None else result.grad_norm.item()
+        loss = loss_sum / result.count
+        decision = decide(
+            self.policy, window_start=start, loss=loss, grad_norm=norm, passed_over=self.progress.passed_over
+        )
+        if decision.action == "stop":
+            raise TrainingError(Problem(f"step {step}", decision.why, _FIX))
+        if decision.action == "update":
+            return True
+        self._decision, self.progress.passed_over = decision, decision.passed_over
+        self.journal.event("passed_over", {"step": step, "why": decision.why, "ids": [list(i) for i in result.ids]})
+        return False
+
+    def _roll_back(self) -> None:
+        """Go on from the newest checkpoint; where there is none yet, the window has been skipped and that is all."""
+        self._hear_the_rest()
+        passed_over, step = self.progress.passed_over, self.progress.step
+        restored = self.saver.restore()
+        if restored is None:
+            return
+        restored.passed_over = passed_over
+        self.progress = restored
+        self.batches.close()
+        self.batches = self.batches_from(restored.consumed_samples)
+        self.journal.event("rolled_back", {"from_step": step, "to_step": restored.step})
 
     def _hear(self, told: Exchanged | None) -> None:
         """Take what all ranks know by now. Raises TrainingError when a loss was not finite."""
@@ -152,8 +206,7 @@ class Trainer:
     @staticmethod
     def _refuse_non_finite(step: int, value: float, what: str) -> None:
         if not math.isfinite(value):
-            fix = "lower optimizer.lr, set optimizer.clip_norm, or look at this step's data"
-            raise TrainingError(Problem(f"step {step}", f"the {what} is {value}", fix))
+            raise TrainingError(Problem(f"step {step}", f"the {what} is {value}", _FIX))
 
     def _pause_due(self) -> bool:
         """Whether there is more to do here than the next step. The same on every rank."""

@@ -60,6 +60,8 @@ class WindowStep:
     counts_checked: bool = False
     around_micro_step: Callable[[MicroBatch, int], contextlib.AbstractContextManager[Any]] = _nothing_around
     """What each forward and backward runs in; verification draws the randomness by sample there."""
+    accepts: Callable[[WindowResult], bool] | None = None
+    """Asked before each update, on every rank, where the recipe may pass over a window; None: each one is made."""
     _weights: dict[tuple[float, torch.dtype], torch.Tensor] = field(default_factory=dict, init=False)
     _settled: tuple[int, list[int]] | None = field(default=None, init=False)
     """The step that the weights are of, and how often each buffer had been written to; None during an update."""
@@ -82,15 +84,37 @@ class WindowStep:
             result.ids.extend(batch.ids for batch in fetched if batch.num_samples)
             self.settle(step)
             return result
+        buffers = None if self.accepts is None else [buffer.clone() for buffer in self._buffers]
         seed_torch(derived_seed(self.seed, step, self.peers.world.rank), self.peers.device)
         for index, batch in enumerate(fetched or batches):
             is_last, watched = index == num_micro_steps - 1, self.memory.micro_batch(batch.num_samples, step)
             with self.around_micro_step(batch, step), self._silence(until_last=is_last), watched:
                 self._micro_step(batch, result, step)
         self.counts_checked = True
-        result.grad_norm = self._update(lr, step)
+        if buffers is None or self._is_accepted(result, buffers):
+            result.grad_norm = self._update(lr, step)
         self.settle(step)
         return result
+
+    def pass_over(self, stream: Iterator[MicroBatch], *, step: int, consumed_samples: int) -> WindowResult:
+        """Take the window that begins at `consumed_samples` from `stream`, and let it count for nothing."""
+        batches = list(islice(stream, self.windows.num_micro_steps_at(consumed_samples)))
+        self.settle(step)
+        nothing = torch.zeros((), dtype=torch.float64, device=self.peers.device)
+        return WindowResult(0, nothing, ids=[batch.ids for batch in batches if batch.num_samples])
+
+    def _is_accepted(self, result: WindowResult, buffers: list[torch.Tensor]) -> bool:
+        """Whether the update may be made. If not, all is as it was before the window: `buffers` is what they held."""
+        assert self.accepts is not None
+        if not self.scaler.is_enabled():
+            result.grad_norm = clip_gradients(self.optimizer, None)
+        if self.accepts(result):
+            return True
+        self.optimizer.zero_grad()
+        for buffer, before in zip(self._buffers, buffers, strict=True):
+            buffer.copy_(before)
+        result.count, result.loss_sum, result.grad_norm = 0, torch.zeros_like(result.loss_sum), None
+        return False
 
     def settle(self, step: int) -> None:
         """Model and optimizer are those of `step`, until the next update begins."""

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 
+from orchestrator.errors import TrainingError
 from orchestrator.recipe.schema import NonFinite
+from orchestrator.run_dir import RunDir
 from orchestrator.worker.nonfinite import decide, is_passed_over
+from orchestrator.worker.preemption import StopRequest
+from orchestrator.worker.train import train
+from tests.support.worlds import add_attempt, events_of, make_run, metrics_of, run_world, sample_ids_of
+from tests.worker.recipes import CODE, POINTS, recipe
 
 NAN, INF = math.nan, math.inf
 SKIP, ROLL_BACK = NonFinite(action="skip", budget=2), NonFinite(action="roll_back", budget=2)
@@ -51,3 +58,38 @@ def test_a_stop_says_which_budget_was_used_up() -> None:
     assert found.why == (
         "the training loss is nan, and 2 windows have been passed over already (on_non_finite_loss.budget)"
     )
+
+
+def torn(folder: Path, world_size: int, **policy: object) -> RunDir:
+    """A run over 61 samples of which number 5 is no number: it comes once an epoch, five or six times in all."""
+    points = [{"name": "points", "target": "data:OneTorn", "args": {"size": 61}, "num_samples": 61}]
+    run = make_run(folder, recipe(POINTS, datasets=points, on_non_finite_loss=policy), CODE)
+    run_world(run, world_size)
+    return run
+
+
+def test_a_window_that_is_no_number_is_skipped_on_all_ranks_and_the_weights_stay_good(tmp_path: Path) -> None:
+    alone, pair = (torn(tmp_path / str(world), world, action="skip") for world in (1, 2))
+    with_it = [step for step, ids in sorted(sample_ids_of(alone).items()) if 5 in ids]
+    assert [event["step"] for event in events_of(alone, "passed_over")] == with_it and len(with_it) >= 5
+    assert sorted(metrics_of(alone, "train/loss")) == [step for step in range(1, 22) if step not in with_it]
+    one, two = metrics_of(alone, "train/loss"), metrics_of(pair, "train/loss")
+    assert one.keys() == two.keys()
+    assert max(abs(two[step] / one[step] - 1) for step in one) <= 1e-12
+    assert sample_ids_of(pair) == sample_ids_of(alone)
+
+
+def test_after_a_roll_back_the_window_is_passed_over_and_all_others_are_trained_on(tmp_path: Path) -> None:
+    """Skipping leaves the weights as they were: so going back and passing over comes to the same loss."""
+    skipped, rolled = (torn(tmp_path / action, 2, action=action) for action in ("skip", "roll_back"))
+    assert [event["to_step"] for event in events_of(rolled, "rolled_back") if event["from_step"] > 6]
+    one, two = metrics_of(skipped, "val/loss"), metrics_of(rolled, "val/loss")
+    assert two[21] == pytest.approx(one[21], rel=1e-12)
+
+
+def test_a_budget_that_is_used_up_ends_the_run_in_one_line(tmp_path: Path) -> None:
+    points = [{"name": "points", "target": "data:OneTorn", "args": {"size": 61}, "num_samples": 61}]
+    policy = {"action": "skip", "budget": 2}
+    run = make_run(tmp_path / "run", recipe(POINTS, datasets=points, on_non_finite_loss=policy), CODE)
+    with pytest.raises(TrainingError, match="2 windows have been passed over already"):
+        train(run, add_attempt(run, 1), {}, StopRequest())

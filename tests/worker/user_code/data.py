@@ -35,6 +35,14 @@ class Poisoned(Points):
         return features * float("nan"), label
 
 
+class OneTorn(Points):
+    """One of its samples is no number."""
+
+    def __getitem__(self, index):
+        features, label = super().__getitem__(index)
+        return (features * float("nan") if index == 5 else features), label
+
+
 class Sentences(Dataset):
     """Items (tokens, next tokens) of different lengths; collated to a dict and targets, -1 where nothing counts."""
 
