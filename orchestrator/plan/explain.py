@@ -1,28 +1,28 @@
 """Why every number of a plan is what it is: formula, inputs, reason and source. Pure data, for a screen or for JSON.
 
 A formula is written in Python's arithmetic over the names in `inputs`, so that anybody (and a test) can redo it;
-`ceil`, `floor`, `sqrt`, `plan.batch.largest_divisor` and `exact`, which takes a decimal as it was written
-(`Fraction(str(x))`), are the functions in it.
+`ceil`, `floor`, `sqrt`, `plan.batch.largest_divisor`, `plan.shares.integer_share`, `plan.shares.tempered` and `exact`,
+which takes a decimal as it was written (`Fraction(str(x))`), are the functions in it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from fractions import Fraction
 from typing import Any
 
 from orchestrator.plan.effective import has_one_size, limit_before_learnt
+from orchestrator.plan.explain_mixture import explain_epoch, explain_passes, explain_shares
+from orchestrator.plan.explanation import DEFINITION, Explanation, Inputs
 from orchestrator.plan.learning_rate import LearningRatePlan
 from orchestrator.plan.plan import Plan, decisive_limit
-from orchestrator.plan.tokens import CHARS_PER_TOKEN, is_estimated, tokens_per_epoch
+from orchestrator.plan.tokens import CHARS_PER_TOKEN, is_estimated, tokens_per_epoch, tokens_per_sample
 from orchestrator.plan.warnings import RULES
 from orchestrator.recipe.amounts import Amount, Duration, Warmup
 from orchestrator.recipe.schema import Recipe
 from orchestrator.units import GIB
 
-Number = int | float
-Inputs = dict[str, Number]
-DEFINITION = "definition"
 EXACT = "decision 3: a sum over the window's global count makes every split exact"
 LEARNT = "prediction: what earlier attempts have shown"
 GOYAL = "Goyal et al. 2017 (arXiv:1706.02677)"
@@ -51,21 +51,6 @@ _CO_SCALED = {
     ),
 }
 """Name -> formula, what it keeps, source."""
-
-
-@dataclass(frozen=True)
-class Explanation:
-    """One number of a plan. `name` is its key in the plan's JSON; `formula` gives `value` from `inputs`."""
-
-    name: str
-    value: Number
-    formula: str
-    inputs: Inputs
-    why: str
-    source: str
-
-    def as_json(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -197,12 +182,7 @@ def _factor(rate: LearningRatePlan) -> Explanation:
 
 def _schedule(plan: Plan, recipe: Recipe) -> Iterator[Explanation]:
     schedule, size = plan.schedule, plan.batch.effective_batch_size
-    if schedule.samples_per_epoch is not None:
-        inputs: Inputs = {f"num_samples_{index}": data.num_samples for index, data in enumerate(recipe.datasets)}
-        why = "all declared samples of all datasets, each once"
-        yield Explanation(
-            "schedule.samples_per_epoch", schedule.samples_per_epoch, " + ".join(inputs), inputs, why, DEFINITION
-        )
+    yield from explain_epoch(plan, recipe)
     clock = "the clock is consumed samples, never the length of a loader"
     formula, inputs = _amount(recipe.duration, plan, recipe)
     yield Explanation("schedule.total_samples", schedule.total_samples, formula, inputs, clock, DEFINITION)
@@ -229,10 +209,8 @@ def _amount(amount: Amount, plan: Plan, recipe: Recipe) -> tuple[str, Inputs]:
     if isinstance(amount, Duration) and amount.tokens is not None:
         if batch.sequence_length is not None:
             return "ceil(tokens / sequence_length)", {"tokens": amount.tokens, "sequence_length": batch.sequence_length}
-        return "ceil(tokens * samples_per_epoch / tokens_per_epoch)", {
-            "tokens": amount.tokens,
-            **_epoch(plan, recipe),
-        }
+        samples_name, tokens_name, counted = _counted(plan, recipe)
+        return f"ceil(tokens * {samples_name} / {tokens_name})", {"tokens": amount.tokens, **counted}
     if amount.steps is not None:
         formula = "steps * effective_batch_size"
         return formula, {"steps": amount.steps, "effective_batch_size": batch.effective_batch_size}
@@ -245,24 +223,25 @@ def _amount(amount: Amount, plan: Plan, recipe: Recipe) -> tuple[str, Inputs]:
     return "samples", {"samples": amount.samples or 0}
 
 
-def _epoch(plan: Plan, recipe: Recipe) -> Inputs:
-    tokens = tokens_per_epoch(recipe.datasets) or 0
-    return {"samples_per_epoch": plan.schedule.samples_per_epoch or 0, "tokens_per_epoch": tokens}
+def _counted(plan: Plan, recipe: Recipe) -> tuple[str, str, Inputs]:
+    """So many samples hold so many tokens: the names of the two, and their values."""
+    samples, tokens = "samples_per_epoch", "tokens_per_epoch"
+    if plan.mixture is None:
+        num_tokens = tokens_per_epoch(recipe.datasets) or 0
+        return samples, tokens, {samples: plan.schedule.samples_per_epoch or 0, tokens: num_tokens}
+    mean = tokens_per_sample(recipe.datasets, samples_of_each=plan.mixture.samples_of_each) or Fraction(0)
+    samples, tokens = "samples_counted", "tokens_counted"
+    return samples, tokens, {samples: mean.denominator, tokens: mean.numerator}
 
 
 def _totals(plan: Plan, recipe: Recipe) -> Iterator[Explanation]:
     total: Inputs = {"total_samples": plan.schedule.total_samples}
-    for index, share in enumerate(plan.data):
-        inputs = {**total, "samples_per_epoch": plan.schedule.samples_per_epoch or 0}
-        why, formula = (
-            "datasets are shuffled together: each is passed equally often",
-            "total_samples / samples_per_epoch",
-        )
-        yield Explanation(f"data.{index}.passes", share.passes, formula, inputs, why, DEFINITION)
+    yield from explain_shares(plan, recipe)
+    yield from explain_passes(plan)
     if plan.total_tokens is not None:
         yield _tokens(plan, recipe, plan.total_tokens, total)
     if plan.most_gpu_hours is not None:
-        inputs = {"walltime_s": plan.topology.walltime_s or 0, "world_size": plan.topology.world_size}
+        inputs: Inputs = {"walltime_s": plan.topology.walltime_s or 0, "world_size": plan.topology.world_size}
         formula, why = "walltime_s / 3600 * world_size", "if the run takes its whole walltime"
         yield Explanation("most_gpu_hours", plan.most_gpu_hours, formula, inputs, why, DEFINITION)
 
@@ -271,13 +250,14 @@ def _tokens(plan: Plan, recipe: Recipe, tokens: int, total: Inputs) -> Explanati
     length = plan.batch.sequence_length
     if length is not None:
         why = "every sample has sequence_length tokens"
-        inputs = {**total, "sequence_length": length}
+        inputs: Inputs = {**total, "sequence_length": length}
         return Explanation("total_tokens", tokens, "total_samples * sequence_length", inputs, why, DEFINITION)
-    formula, why, source = "ceil(total_samples * tokens_per_epoch / samples_per_epoch)", "as declared", DEFINITION
+    samples_name, tokens_name, counted = _counted(plan, recipe)
+    formula, why, source = f"ceil(total_samples * {tokens_name} / {samples_name})", "as declared", DEFINITION
     if any(map(is_estimated, recipe.datasets)):
         why = f"{CHARS_PER_TOKEN} characters are a token where a dataset declares no tokens"
         source = "rule of thumb: within 10 % for English text, far off for others (W_TOKENS_RULE)"
-    return Explanation("total_tokens", tokens, formula, {**total, **_epoch(plan, recipe)}, why, source)
+    return Explanation("total_tokens", tokens, formula, total | counted, why, source)
 
 
 def _would_scale(plan: Plan) -> Iterator[Explanation]:

@@ -22,6 +22,7 @@ from orchestrator.plan.learnt import LearntLimit
 from orchestrator.plan.memory import MemoryPlan
 from orchestrator.plan.resources import cpus_per_node, partition_name
 from orchestrator.plan.schedule import SchedulePlan, num_steps, total_samples, warmup_samples
+from orchestrator.plan.shares import MixturePlan, exhausted, plan_mixture
 from orchestrator.plan.tokens import tokens_per_sample
 from orchestrator.plan.warnings import Judged, PlanWarning, warnings_of
 from orchestrator.recipe.check import warmup_too_long
@@ -47,11 +48,12 @@ class Topology:
 
 @dataclass(frozen=True)
 class DataShare:
-    """How often one dataset is passed over in the whole run."""
+    """How often one dataset is passed over in the whole run, and the part of all samples that are its own."""
 
     name: str
     num_samples: int
     passes: float
+    part: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,8 @@ class Plan:
     """The prediction behind the micro-batch, where there is one."""
     learnt: LearntLimit | None = None
     """What earlier attempts have taught about memory here, whether or not it is the lowest limit."""
+    mixture: MixturePlan | None = None
+    """The shares of the datasets, where they are not concatenated. Ranks draw by them."""
 
     @property
     def most_gpu_hours(self) -> float | None:
@@ -95,10 +99,13 @@ def make_plan(
     batch = _told(effective_batch(recipe, world_size=allocation.world_size, memory=memory, learnt=learnt))
     size, requested = batch.effective_in_unit, batch.requested_in_unit
     learning_rate = _told(plan_learning_rate(recipe.optimizer, effective_batch_size=size, requested=requested))
-    tokens = tokens_per_sample(recipe.datasets, sequence_length=batch.sequence_length)
-    schedule = _schedule(recipe, batch.effective_batch_size, tokens)
-    total, epoch = schedule.total_samples, schedule.samples_per_epoch
-    passes = total / epoch if epoch else None
+    mixture = plan_mixture(recipe.datasets, recipe.mixture)
+    tokens = tokens_per_sample(
+        recipe.datasets, sequence_length=batch.sequence_length, samples_of_each=mixture.samples_of_each
+    )
+    schedule = _schedule(recipe, batch.effective_batch_size, tokens, mixture)
+    data = _data(mixture, schedule)
+    passes = {share.name: share.passes for share in data}
     judged = Judged(recipe, batch, learning_rate, schedule, passes, allocation.world_size, batch_norm, memory)
     return Plan(
         name=recipe.name,
@@ -106,10 +113,11 @@ def make_plan(
         batch=batch,
         learning_rate=learning_rate,
         schedule=schedule,
-        data=tuple(DataShare(d.name, d.num_samples, passes) for d in recipe.datasets) if passes else (),
-        total_tokens=None if tokens is None else math.ceil(total * tokens),
+        data=data,
+        total_tokens=None if tokens is None else math.ceil(schedule.total_samples * tokens),
         memory=memory,
         learnt=learnt,
+        mixture=None if mixture.strategy == "concatenate" else mixture,
         warnings=warnings_of(judged),
     )
 
@@ -129,12 +137,13 @@ def _told(part: PartT | Problem) -> PartT:
     return part
 
 
-def _schedule(recipe: Recipe, size: int, tokens: Fraction | None) -> SchedulePlan:
-    epoch = sum(dataset.num_samples for dataset in recipe.datasets) or None
+def _schedule(recipe: Recipe, size: int, tokens: Fraction | None, mixture: MixturePlan) -> SchedulePlan:
+    epoch = mixture.samples_per_epoch(recipe.mixture) if mixture.shares else None
     total = total_samples(recipe.duration, effective_batch_size=size, samples_per_epoch=epoch, tokens_per_sample=tokens)
     warmup = warmup_samples(recipe.schedule.warmup, total=total, effective_batch_size=size, samples_per_epoch=epoch)
-    if warmup > total:
-        raise RecipeError(warmup_too_long(warmup, total, "samples"))
+    too_long = [warmup_too_long(warmup, total, "samples")] if warmup > total else []
+    if problems := (*too_long, *exhausted(mixture, total)):
+        raise RecipeError(problems)
     return SchedulePlan(
         name=recipe.schedule.name,
         final_ratio=recipe.schedule.final_ratio,
@@ -143,6 +152,15 @@ def _schedule(recipe: Recipe, size: int, tokens: Fraction | None) -> SchedulePla
         total_samples=total,
         num_steps=num_steps(total, size),
         samples_per_epoch=epoch,
+    )
+
+
+def _data(mixture: MixturePlan, schedule: SchedulePlan) -> tuple[DataShare, ...]:
+    return tuple(
+        DataShare(
+            share.name, share.num_samples, mixture.passes(share, schedule.total_samples), part=mixture.part(share)
+        )
+        for share in mixture.shares
     )
 
 

@@ -12,15 +12,21 @@ CHARS_PER_TOKEN = 4
 a declared `tokens_per_sample` always counts more."""
 
 
-def tokens_per_sample(datasets: Sequence[Dataset], *, sequence_length: int | None = None) -> Fraction | None:
+def tokens_per_sample(
+    datasets: Sequence[Dataset], *, sequence_length: int | None = None, samples_of_each: Sequence[int] | None = None
+) -> Fraction | None:
     """The mean tokens of a sample, exactly: the sequence length of a batch in tokens, else over all datasets.
 
-    None where nothing says.
+    `samples_of_each` says in which proportion the datasets are drawn (default: by their sizes). None where nothing
+    says.
     """
     if sequence_length is not None:
         return Fraction(sequence_length)
-    tokens = tokens_per_epoch(datasets)
-    return None if tokens is None else Fraction(tokens, sum(dataset.num_samples for dataset in datasets))
+    if tokens_per_epoch(datasets) is None:
+        return None
+    drawn = samples_of_each or [dataset.num_samples for dataset in datasets]
+    means = (Fraction(tokens_in(dataset) or 0, dataset.num_samples) for dataset in datasets)
+    return Fraction(sum(number * mean for number, mean in zip(drawn, means, strict=True)) / sum(drawn))
 
 
 def tokens_per_epoch(datasets: Sequence[Dataset]) -> int | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -47,7 +47,8 @@ class Judged:
     batch: BatchPlan
     learning_rate: LearningRatePlan
     schedule: SchedulePlan
-    passes: float | None
+    passes: Mapping[str, float]
+    """How often each dataset is passed over."""
     world_size: int
     batch_norm: str | None
     memory: MemoryPlan | None
@@ -173,9 +174,10 @@ def _memory_arithmetic(judged: Judged) -> Iterator[str]:
 
 def _repeated(judged: Judged) -> Iterator[str]:
     for dataset in judged.recipe.datasets:
-        if _is_text(dataset, judged) and judged.passes is not None and judged.passes > MOST_PASSES_OF_TEXT:
+        passes = judged.passes[dataset.name]
+        if _is_text(dataset, judged) and passes > MOST_PASSES_OF_TEXT:
             yield (
-                f"{dataset.name} is seen {judged.passes:.3g} times; text that is repeated more than "
+                f"{dataset.name} is seen {passes:.3g} times; text that is repeated more than "
                 f"{MOST_PASSES_OF_TEXT} times teaches less each time"
             )
 

@@ -18,7 +18,9 @@ class Amount(Section):
 
     samples: Count | None = Field(default=None, description="Samples.")
     steps: Count | None = Field(default=None, description="Optimizer steps at the planned effective batch.")
-    epochs: Positive | None = Field(default=None, description="Passes over all declared samples.")
+    epochs: Positive | None = Field(
+        default=None, description="Passes over all declared samples, or what `mixture.epoch` says."
+    )
 
 
 class Duration(Amount):

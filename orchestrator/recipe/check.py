@@ -15,6 +15,14 @@ from orchestrator.recipe.amounts import Amount
 from orchestrator.recipe.check_assets import asset_names_are_free, assets_are_whole
 from orchestrator.recipe.check_batch import BATCH_RULES
 from orchestrator.recipe.check_checkpoint import best_is_measured
+from orchestrator.recipe.check_mixture import (
+    epoch_is_defined,
+    iterables_keep_their_order,
+    mixture_fits,
+    mixture_has_datasets,
+    strategy_of,
+    weights_are_used,
+)
 from orchestrator.recipe.check_optimizer import OPTIMIZER_RULES
 from orchestrator.recipe.data import Dataset
 from orchestrator.recipe.memory_limit import memory_limit_is_readable
@@ -137,7 +145,7 @@ def _units(amount: Amount) -> list[str]:
 
 def _samples(amount: Amount, recipe: Recipe) -> float | None:
     """`amount` in samples; None where the recipe alone does not say."""
-    if amount.epochs is not None and recipe.datasets:
+    if amount.epochs is not None and recipe.datasets and strategy_of(recipe) == "concatenate":
         return amount.epochs * sum(dataset.num_samples for dataset in recipe.datasets)
     if amount.steps is not None and recipe.batch.effective is not None:
         return amount.steps * recipe.batch.effective / (recipe.batch.sequence_length or 1)
@@ -193,6 +201,11 @@ RULES: tuple[Check[Recipe], ...] = (
     best_is_measured,
     _non_finite_fits,
     memory_limit_is_readable,
+    mixture_has_datasets,
+    weights_are_used,
+    mixture_fits,
+    epoch_is_defined,
+    iterables_keep_their_order,
     assets_are_whole,
     asset_names_are_free,
 )

@@ -24,7 +24,8 @@ class Target(Section):
 
 
 class Dataset(Target):
-    """A map-style dataset with items `(inputs, targets)`; its size is declared, because a plan opens no data."""
+    """A dataset with items `(inputs, targets)`, map-style unless it says `iterable`; its size is declared, because a
+    plan opens no data."""
 
     name: Name = Field(examples=["train"], description="The name it has in plans, metrics and logs.")
     num_samples: Count = Field(
@@ -36,6 +37,14 @@ class Dataset(Target):
     )
     chars_per_sample: Count | None = Field(
         default=None, description="Mean characters in a sample: four count as a token where tokens are not declared."
+    )
+    weight: Annotated[float, Field(gt=0)] | None = Field(
+        default=None, description="Its part of a mixture by weights, relative to the other weights."
+    )
+    iterable: bool = Field(
+        default=False,
+        description="It has `__iter__` and no `__getitem__`: a stream, read in its own order; its first `num_samples` "
+        "items are a pass. Every loader process reads all of them; `set_epoch(pass)` is called where there is one.",
     )
 
 
@@ -54,3 +63,8 @@ class Loader(Section):
     workers: Annotated[int, Field(ge=0, le=MOST)] = Field(default=2, description="Loader processes per rank.")
     prefetch: Count = Field(default=2, description="Micro-batches each loader process keeps ready.")
     pin_memory: bool = Field(default=True, description="Page-locked host memory for copies to a GPU.")
+    bad_samples: Annotated[int, Field(ge=0)] = Field(
+        default=0,
+        description="How many training samples that raise may be skipped in the whole run before it fails; each is "
+        "journaled and counts for nothing. Above 0 a window is fetched whole before its first forward pass.",
+    )

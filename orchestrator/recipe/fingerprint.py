@@ -22,6 +22,8 @@ ADDED_LATER: tuple[tuple[str, ...], ...] = (
     ("optimizer", "args"),
     ("activation_checkpointing",),
     ("assets",),
+    ("datasets", "*", "iterable"),
+    ("validation", "*", "iterable"),
 )
 """Keys that came after recipes had been run: at their defaults they compute what was computed before them."""
 
@@ -35,15 +37,21 @@ def fingerprint(recipe: Recipe, code_hash: str, *, decided_batch: int | None = N
     """
     excluded: dict[str, Any] = {**dict.fromkeys(FREE_SECTIONS, True), **_ONLY_SAID}
     wanted = recipe.model_dump(mode="json", exclude=excluded, exclude_none=True)
-    for *sections, name in ADDED_LATER:
-        model: Section = recipe
-        holder = wanted
-        for section in sections:
-            model, holder = getattr(model, section), holder[section]
-        default = type(model).model_fields[name].get_default(call_default_factory=True)
-        if holder[name] == default:
-            del holder[name]
+    for path in ADDED_LATER:
+        _forget_default(recipe, wanted, path)
     if decided_batch is not None:
         wanted["effective_batch_size"] = decided_batch
     canonical = json.dumps(wanted, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(f"{canonical}\n{code_hash}".encode()).hexdigest()
+
+
+def _forget_default(model: Section, holder: dict[str, Any], path: tuple[str, ...]) -> None:
+    """Take the key at `path` (`*`: in each of a list) out of `holder` where it is at its default."""
+    name, *rest = path
+    if rest and rest[0] == "*":
+        for part, held in zip(getattr(model, name), holder[name], strict=True):
+            _forget_default(part, held, tuple(rest[1:]))
+    elif rest:
+        _forget_default(getattr(model, name), holder[name], tuple(rest))
+    elif holder[name] == type(model).model_fields[name].get_default(call_default_factory=True):
+        del holder[name]

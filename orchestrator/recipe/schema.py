@@ -15,6 +15,7 @@ from orchestrator.patterns import SLURM_CONSTRAINT, SLURM_WORD, VARIABLE
 from orchestrator.recipe.amounts import Cadence, Duration, EvaluationCadence, Fraction, Positive, Warmup
 from orchestrator.recipe.assets import Asset
 from orchestrator.recipe.data import Dataset, Loader, Loss, Target, TargetName
+from orchestrator.recipe.mixture import Mixture
 from orchestrator.recipe.section import Section
 
 SlurmConstraint = Annotated[str, Field(pattern=SLURM_CONSTRAINT)]
@@ -198,7 +199,10 @@ class Recipe(Section):
         default=0, description="Seeds initialisation, order and sampling."
     )
     model: Target | None = Field(default=None, description="`f(**args) -> torch.nn.Module`.")
-    datasets: tuple[Dataset, ...] = Field(default=(), strict=False, description="Training data, shuffled together.")
+    datasets: tuple[Dataset, ...] = Field(default=(), strict=False, description="Training data.")
+    mixture: Mixture | None = Field(
+        default=None, description="How the datasets share the order of samples (default: shuffled together as one)."
+    )
     validation: tuple[Dataset, ...] = Field(default=(), strict=False, description="Validation sets.")
     loss: Loss | None = Field(default=None, description="The objective, as (sum, count).")
     metrics: dict[Name, Target] = Field(

@@ -16,6 +16,7 @@ from orchestrator.plan.batch import largest_divisor
 from orchestrator.plan.explain import PER_RANK, explain, explain_warnings
 from orchestrator.plan.memory import MemoryPlan, PeakCurve
 from orchestrator.plan.plan import make_plan, plan_to_json
+from orchestrator.plan.shares import integer_share, tempered
 from orchestrator.plan.warnings import RULES
 from orchestrator.recipe.read import read_recipe
 from orchestrator.recipe.schema import Recipe
@@ -24,6 +25,12 @@ from tests.plan.recipes import recipe
 DIGITS = read_recipe(Path(__file__).parents[2] / "recipes" / "digits" / "digits.yaml").recipe
 TEXT = [{"name": "text", "target": "data:a", "num_samples": 1000, "chars_per_sample": 90}]
 IMAGES = [{"name": "a-b", "target": "d:a", "num_samples": size} for size in (10, 37)]
+CORPORA = [
+    {"name": "news", "target": "d:a", "num_samples": 55_024, "tokens_per_sample": 9, "weight": 0.7},
+    {"name": "talks", "target": "d:a", "num_samples": 4096, "chars_per_sample": 31, "weight": 0.25},
+    {"name": "poems", "target": "d:a", "num_samples": 77, "tokens_per_sample": 120, "weight": 0.05},
+]
+UNWEIGHTED = [{key: value for key, value in corpus.items() if key != "weight"} for corpus in CORPORA]
 RECIPES = {
     "digits": DIGITS,
     "handbook": recipe(),
@@ -47,16 +54,38 @@ RECIPES = {
     "token budget": recipe(datasets=TEXT, duration={"tokens": 1_000_000}, schedule={"warmup": {"ratio": 0.1}}),
     "steps": recipe(duration={"steps": 5000}, schedule={"name": "constant", "warmup": {"steps": 100}}),
     "lars": recipe(optimizer={"name": "lars", "target": "a:b", "lr": 1.0, "base_batch": 61}),
+    "by weights": recipe(datasets=CORPORA, mixture={"strategy": "weights"}),
+    "by tokens": recipe(datasets=CORPORA, mixture={"strategy": "weights", "unit": "tokens"}, duration={"tokens": 9**9}),
+    "tempered": recipe(
+        datasets=UNWEIGHTED,
+        mixture={"strategy": "temperature", "epoch": {"passes_of": "news"}},
+        duration={"epochs": 40},
+    ),
+    "tempered tokens": recipe(
+        datasets=UNWEIGHTED,
+        mixture={"strategy": "temperature", "temperature": 1.5, "unit": "tokens", "epoch": {"samples": 70_000}},
+        duration={"epochs": 9.5},
+    ),
+    "in turn": recipe(datasets=UNWEIGHTED, mixture={"strategy": "round_robin"}),
+    "dropped": recipe(datasets=UNWEIGHTED, mixture={"strategy": "round_robin", "exhaustion": "drop"}),
     "as written": recipe(optimizer={"name": "sgd", "lr": 1.0}, datasets=[]),
 }
 AS_GIVEN = re.compile(
     r"name|warnings.*|memory.*|topology\.(?!world_size).*|batch\.(requested|kind|micro_multiple|sequence_length)"
     r"|learning_rate\.(base_lr|base_batch_size|rule|reason|would_scale\.\d+\.(name|value))"
     r"|schedule\.(name|final_ratio)|data\.\d+\.(name|num_samples)"
+    r"|mixture\.(strategy|exhaustion|shares\.\d+\.(name|num_samples|iterable))"
 )
 """What a plan repeats from the recipe, the profile, the allocation or a prediction, and texts."""
 
-ARITHMETIC = {"ceil": math.ceil, "floor": math.floor, "sqrt": math.sqrt, "largest_divisor": largest_divisor}
+ARITHMETIC = {
+    "ceil": math.ceil,
+    "floor": math.floor,
+    "sqrt": math.sqrt,
+    "largest_divisor": largest_divisor,
+    "integer_share": integer_share,
+    "tempered": tempered,
+}
 ARITHMETIC |= {"exact": lambda number: Fraction(str(number))}
 
 
@@ -111,6 +140,7 @@ def test_the_digits_recipe_is_explained_number_by_number() -> None:
         "schedule.num_steps": ("ceil(total_samples / effective_batch_size)", 337),
         "schedule.warmup_samples": ("ceil(exact(epochs) * samples_per_epoch)", 2874),
         "schedule.warmup_steps": ("ceil(warmup_samples / effective_batch_size)", 45),
+        "data.0.part": ("num_samples / samples_per_epoch", 1.0),
         "data.0.passes": ("total_samples / samples_per_epoch", 15.0),
         "most_gpu_hours": ("walltime_s / 3600 * world_size", pytest.approx(8 / 6)),
     }

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from orchestrator.plan.explain import ExplainedWarning, Explanation
+from orchestrator.plan.explain import ExplainedWarning
+from orchestrator.plan.explanation import Explanation
 
 
 def explain_screen(explanations: Sequence[Explanation], warnings: Sequence[ExplainedWarning]) -> str:

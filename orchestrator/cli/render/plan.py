@@ -11,7 +11,7 @@ from orchestrator.launch.torchrun import Endpoint, World, torchrun_command, work
 from orchestrator.launch.user_command import user_command
 from orchestrator.plan.batch import describe_runs
 from orchestrator.plan.effective import has_one_size
-from orchestrator.plan.plan import Plan, decisive_limit
+from orchestrator.plan.plan import DataShare, Plan, decisive_limit
 from orchestrator.plan.tokens import CHARS_PER_TOKEN, is_estimated
 from orchestrator.recipe.schema import Recipe
 from orchestrator.run_dir import RunDir
@@ -30,7 +30,7 @@ def plan_screen(plan: Plan, recipe: Recipe, run_dir: RunDir, *, cwd: Path, live:
         ("topology", _topology(plan), _where(plan)),
         ("batch", _batch(plan), _accumulation(plan, recipe)),
         ("lr", _learning_rate(plan), _schedule(plan)),
-        ("data", _data(plan), ""),
+        ("data", _data(plan), _epoch(plan)),
         ("horizon", _horizon(plan, recipe), _limits(plan, recipe)),
         ("start", live.start.text if live and live.start else "", ""),
         ("run", str(run_dir.path.relative_to(cwd)), "job script and commands: --show script, --show torchrun"),
@@ -95,9 +95,19 @@ def _schedule(plan: Plan) -> str:
 
 
 def _data(plan: Plan) -> str:
-    return " · ".join(
-        f"{share.name} {plural(share.num_samples, 'sample')}, {_passes(share.passes)}" for share in plan.data
-    )
+    def row(share: DataShare) -> str:
+        part = f", {share.part:.1%} of all" if len(plan.data) > 1 else ""
+        return f"{share.name} {plural(share.num_samples, 'sample')}{part}, {_passes(share.passes)}"
+
+    return " · ".join(map(row, plan.data))
+
+
+def _epoch(plan: Plan) -> str:
+    """How the datasets are mixed; '' where they are concatenated."""
+    if plan.mixture is None:
+        return ""
+    epoch = format_count(plan.schedule.samples_per_epoch or 0)
+    return f"{plan.mixture.strategy}, {plan.mixture.exhaustion}; an epoch is {epoch} samples"
 
 
 def _passes(passes: float) -> str:
