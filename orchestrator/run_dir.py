@@ -167,6 +167,10 @@ class RunDir:
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
 
+    def permutation(self, digest: str, dataset: str, number: int) -> Path:
+        """Order of one pass over a large dataset ('' for all together), by the order's digest. Writers: any rank."""
+        return self.path / "order" / f"{digest[:16]}-{dataset or 'all'}-{number}.npy"
+
     @property
     def attempts(self) -> Path:
         return self.path / "attempts"

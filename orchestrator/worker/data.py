@@ -7,16 +7,27 @@ from collections.abc import Callable, Sequence
 from itertools import accumulate
 from typing import Any, NamedTuple
 
-import torch
 from torch.utils.data import default_collate
 
 from orchestrator.errors import Problem, RecipeError
 from orchestrator.recipe.data import Dataset
-from orchestrator.worker.failure import one_line
-from orchestrator.worker.seeds import derived_seed
+from orchestrator.worker.parts import (
+    BadSample,
+    BatchPart,
+    MapPart,
+    Part,
+    SampleError,
+    StreamPart,
+    fetches_batches,
+    is_stream,
+)
+from orchestrator.worker.randomness import SampleSeeds, UseOfRandomness, global_generators_kept
 from orchestrator.worker.targets import UserCode
 
 Collate = Callable[[list[Any]], Any]
+
+_STAND_INS = 32
+"""So many samples are tried where one is needed that counts for nothing."""
 
 
 class Draw(NamedTuple):
@@ -24,10 +35,12 @@ class Draw(NamedTuple):
 
     ids: tuple[int, ...]
     """Sample ids, as the global order gives them."""
-    positions: tuple[int, ...]
-    """Where in the global order they stand: these seed the randomness of a dataset's items."""
+    passes: tuple[int, ...]
+    """Of each, which pass over its dataset it belongs to: with the id it seeds the randomness of the item."""
     num_samples: int
     """How many of them count: all, or 0."""
+    bad: tuple[BadSample, ...] = ()
+    """What was to be fetched, too, and raised."""
 
 
 class MicroBatch(NamedTuple):
@@ -37,51 +50,76 @@ class MicroBatch(NamedTuple):
     num_samples: int
     inputs: Any
     targets: Any
+    bad: tuple[BadSample, ...] = ()
+    """Samples that were skipped."""
 
 
 class Datasets:
-    """Several map-style datasets, one after the other. Picklable only as far as they are.
+    """Several datasets, one after the other. Picklable only as far as they are.
 
-    Torch's generator is seeded before each item from the run's seed and the sample's position in the global order, and
-    left afterwards as it was: an augmentation that uses torch's random numbers gives the same sample on every world,
-    for any number of loader processes, and after a resume.
+    The generators of torch, and of numpy and Python where the user's modules import them, are seeded before each item
+    from the run's seed, the pass and the sample's id, and left afterwards as they were: an augmentation gives the same
+    sample on every world, for any number of loader processes, and after a resume. See `randomness` for any others.
     """
 
-    def __init__(self, names: Sequence[str], parts: Sequence[Any], *, seed: int) -> None:
-        self._names = tuple(names)
-        self._parts = tuple(parts)
-        self._ends = tuple(accumulate(len(part) for part in parts))
-        self._first_seed = derived_seed(seed) % 2**63
+    def __init__(self, parts: Sequence[Part], *, seeds: SampleSeeds, skips_bad: bool = False) -> None:
+        self.parts = tuple(parts)
+        self._ends = tuple(accumulate(part.size for part in parts))
+        self._seeds = seeds
+        self._skips_bad = skips_bad
+        self._use = UseOfRandomness(name for part in parts for name in part.use)
 
     def __len__(self) -> int:
         return self._ends[-1]
 
     def __getitems__(self, draw: Draw) -> tuple[Draw, list[Any]]:
-        """The items of one micro-batch. Raises SampleError naming dataset and index when one cannot be had."""
-        state = torch.default_generator.get_state()
-        try:
-            return draw, [self._item(*which) for which in zip(draw.ids, draw.positions, strict=True)]
-        finally:
-            torch.default_generator.set_state(state)
+        """The items of one micro-batch. Raises SampleError naming dataset and index when one cannot be had.
 
-    def _item(self, sample_id: int, position: int) -> Any:
-        torch.default_generator.manual_seed(self._first_seed + position)
-        part = bisect_right(self._ends, sample_id)
-        index = sample_id - (self._ends[part - 1] if part else 0)
-        try:
-            return self._parts[part][index]
-        except Exception as error:
-            raise SampleError(f"sample {index} of dataset {self._names[part]!r}: {one_line(error)}") from error
+        Where bad samples are skipped, the draw that is returned tells what is left of the one that was given.
+        """
+        with global_generators_kept(self._use):
+            found = self._found(draw)
+            bad = tuple(item for item in found if isinstance(item, BadSample))
+            if not bad:
+                return draw, found
+            if not self._skips_bad:
+                raise SampleError(str(bad[0]))
+            good = [place for place, item in enumerate(found) if not isinstance(item, BadSample)]
+            counted = bad if draw.num_samples else ()
+            if not good:
+                return draw._replace(num_samples=0, bad=counted), [self._stand_in(draw, bad[0])]
+            ids, passes = (tuple(each[place] for place in good) for each in (draw.ids, draw.passes))
+            return Draw(ids, passes, len(good), counted), [found[place] for place in good]
+
+    def _found(self, draw: Draw) -> list[Any]:
+        """The items in the order of the draw, fetched from one dataset after the other, pass by pass."""
+        groups: dict[tuple[int, int], list[int]] = {}
+        for place, which in enumerate(zip(draw.ids, draw.passes, strict=True)):
+            groups.setdefault((bisect_right(self._ends, which[0]), which[1]), []).append(place)
+        found: list[Any] = [None] * len(draw.ids)
+        for (number, pass_number), places in groups.items():
+            first_id = self._ends[number - 1] if number else 0
+            indices = [draw.ids[place] - first_id for place in places]
+            seeds = [self._seeds.of(pass_number, draw.ids[place]) for place in places]
+            items = self.parts[number].fetch(indices, pass_number, seeds)
+            for place, item in zip(places, items, strict=True):
+                found[place] = item
+        return found
+
+    def _stand_in(self, draw: Draw, bad: BadSample) -> Any:
+        """Another sample of the dataset: a micro-batch without any cannot take part in the exchange of gradients."""
+        for step in range(1, _STAND_INS + 1):
+            sample_id = (draw.ids[0] + step) % len(self)
+            item = self._found(Draw((sample_id,), (draw.passes[0],), 0))[0]
+            if not isinstance(item, BadSample):
+                return item
+        raise SampleError(f"{bad}; and so do the {_STAND_INS} after it")
 
     @property
     def collate(self) -> Collate:
         """Items to (inputs, targets): the `collate_fn` of the first dataset that has one, else torch's default."""
-        found = (getattr(part, "collate_fn", None) for part in self._parts)
+        found = (getattr(part.dataset, "collate_fn", None) for part in self.parts)
         return next((function for function in found if function is not None), default_collate)
-
-
-class SampleError(Exception):
-    """An item could not be had. A plain exception: it has to travel out of a loader process as text."""
 
 
 class CollateDraw:
@@ -95,28 +133,49 @@ class CollateDraw:
         collated = self._collate(items)
         if not isinstance(collated, tuple | list) or len(collated) != 2:
             raise SampleError(f"items must be (inputs, targets), and collating them gave {type(collated).__name__}")
-        return MicroBatch(draw.ids[: draw.num_samples], draw.num_samples, collated[0], collated[1])
+        return MicroBatch(draw.ids[: draw.num_samples], draw.num_samples, collated[0], collated[1], draw.bad)
 
 
-def open_datasets(code: UserCode, declared: Sequence[Dataset], *, seed: int, where: str) -> Datasets:
+def open_datasets(
+    code: UserCode, declared: Sequence[Dataset], *, seed: int, where: str, skips_bad: bool = False
+) -> Datasets:
     """The datasets that a recipe declares under `where`, opened, their sizes checked.
 
-    Raises RecipeError when one cannot be opened or has another size than `num_samples`.
+    Raises RecipeError when one cannot be opened, is of another kind, or has another size than `num_samples`.
     """
-    parts = [code.build(dataset) for dataset in declared]
-    problems = [_size_problem(f"{where}.{i}", declared[i], part) for i, part in enumerate(parts)]
+    opened = [code.build(dataset) for dataset in declared]
+    problems = [_problem(f"{where}.{i}", declared[i], dataset) for i, dataset in enumerate(opened)]
     if found := [problem for problem in problems if problem is not None]:
         raise RecipeError(found)
-    return Datasets([dataset.name for dataset in declared], parts, seed=seed)
+    seeds, modules = SampleSeeds(seed), code.modules()
+    parts: list[Part] = []
+    for wanted, dataset in zip(declared, opened, strict=True):
+        use, size = UseOfRandomness.of(dataset, modules), wanted.num_samples
+        if wanted.iterable:
+            parts.append(StreamPart(wanted.name, dataset, size, use, seeds, sum(part.size for part in parts)))
+        else:
+            kind = BatchPart if fetches_batches(dataset) else MapPart
+            parts.append(kind(wanted.name, dataset, size, use))
+    return Datasets(parts, seeds=seeds, skips_bad=skips_bad)
 
 
-def _size_problem(where: str, declared: Dataset, part: Any) -> Problem | None:
+def _problem(where: str, declared: Dataset, dataset: Any) -> Problem | None:
+    gave = f"{declared.target} gave {type(dataset).__name__}"
+    if declared.iterable and not hasattr(dataset, "__iter__"):
+        return Problem(f"{where}.iterable", f"{gave}, which has no __iter__", "return a stream, or take iterable away")
+    if not declared.iterable and hasattr(dataset, "__iter__") and is_stream(dataset):
+        what = f"{gave}, which has __iter__ and no __getitem__"
+        return Problem(f"{where}.iterable", what, "write iterable: true, or return a map-style dataset")
     try:
-        size = len(part)
+        size = len(dataset)
     except TypeError:
-        what = f"{declared.target} gave {type(part).__name__}, which has no length"
-        return Problem(where, what, "return a map-style dataset: __len__ and __getitem__")
+        if declared.iterable:
+            return None
+        return Problem(where, f"{gave}, which has no length", "return a map-style dataset: __len__ and __getitem__")
     if size == declared.num_samples:
         return None
+    if size == 0:
+        fix = "give it samples: see whether its args name the right files"
+        return Problem(where, f"dataset {declared.name!r} is empty", fix)
     what = f"dataset {declared.name!r} has {size} samples, and the recipe declares {declared.num_samples}"
     return Problem(f"{where}.num_samples", what, f"write num_samples: {size}")

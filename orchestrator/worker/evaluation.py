@@ -107,4 +107,4 @@ def share_of(num_samples: int, *, world_size: int, rank: int, largest_batch: int
     ends = list(accumulate(balanced(num_samples, world_size), initial=0))
     share = range(ends[rank], ends[rank + 1])
     parts = (tuple(share[first : first + largest_batch]) for first in range(0, len(share), largest_batch))
-    return [Draw(ids, ids, len(ids)) for ids in parts]
+    return [Draw(ids, (0,) * len(ids), len(ids)) for ids in parts]

@@ -39,7 +39,7 @@ class Sample:
         for index, declared in enumerate(recipe.datasets):
             num_samples = min(NUM_SAMPLES_LOOKED_AT, declared.num_samples)
             try:
-                items = [datasets.__getitems__(Draw((i,), (i,), 1))[1][0] for i in range(first, first + num_samples)]
+                items = [datasets.__getitems__(Draw((i,), (0,), 1))[1][0] for i in range(first, first + num_samples)]
             except SampleError as error:
                 raise RecipeError(Problem(f"datasets.{index}", str(error))) from error
             words = f"the largest of the first {num_samples} samples of {declared.name!r}"

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 from orchestrator.errors import Problem, RunError
 from orchestrator.files import read_json
-from orchestrator.plan.mixture import SampleOrder, order_of
+from orchestrator.plan.mixture import SampleOrder
 from orchestrator.plan.plan import Plan, plan_from_json
+from orchestrator.plan.shares import plan_mixture
 from orchestrator.recipe.read import recipe_from_stored
 from orchestrator.recipe.schema import Recipe
 from orchestrator.run_dir import AttemptDir, RunDir
+from orchestrator.worker.order_files import StoredPermutations
 from orchestrator.worker.world import World
 
 
@@ -30,9 +33,13 @@ class Inputs:
     new_order: bool
     """Whether the checkpoint may have been saved in another order of samples."""
 
-    @property
+    @cached_property
     def order(self) -> SampleOrder:
-        return order_of(self.recipe.seed, [(dataset.name, dataset.num_samples) for dataset in self.recipe.datasets])
+        """The order of samples; the permutations of large datasets lie in the run directory."""
+        mixture = self.plan.mixture or plan_mixture(self.recipe.datasets, self.recipe.mixture)
+        epoch = self.plan.schedule.samples_per_epoch or mixture.samples_per_epoch(self.recipe.mixture)
+        order = SampleOrder(self.recipe.seed, mixture, epoch)
+        return replace(order, permute=StoredPermutations(self.run, order.digest()))
 
 
 def read_inputs(run: RunDir, attempt: AttemptDir, world: World) -> Inputs:

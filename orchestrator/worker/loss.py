@@ -27,13 +27,21 @@ class Objective:
     count: Callable[[Any], Any] | None
     """`f(targets) -> int`, known before the forward pass; None where a sample counts 1."""
     metrics: dict[str, SumAndCount]
+    skips_bad: bool = False
+    """Whether samples may be missing in the end."""
+
+    @property
+    def counts_fetched(self) -> bool:
+        """Whether a window has to be fetched whole before it is known what counts in it."""
+        return self.count is not None or self.skips_bad
 
     @classmethod
     def of(cls, recipe: Recipe, code: UserCode) -> Objective:
         """The recipe's functions, imported."""
         assert recipe.loss is not None, "a recipe with a model has a loss"
         count = None if recipe.loss.count is None else code.load(recipe.loss.count)
-        return cls(code.bind(recipe.loss), count, {name: code.bind(metric) for name, metric in recipe.metrics.items()})
+        metrics = {name: code.bind(metric) for name, metric in recipe.metrics.items()}
+        return cls(code.bind(recipe.loss), count, metrics, skips_bad=recipe.loader.bad_samples > 0)
 
     def counts_of(self, batch: MicroBatch) -> int:
         """What counts in one micro-batch, before its forward pass; 0 for an empty one."""
@@ -42,8 +50,8 @@ class Objective:
         return int(self.count(batch.targets))
 
     def window_count(self, batches: Sequence[MicroBatch], window_size: int, peers: Peers) -> int:
-        """What counts in the whole window, on all ranks. Without a count function it is known, and nothing is sent."""
-        if self.count is None:
+        """What counts in the whole window, on all ranks. Where that is known before, nothing is sent."""
+        if not self.counts_fetched:
             return window_size
         return peers.sum_counts([sum(map(self.counts_of, batches))])[0]
 

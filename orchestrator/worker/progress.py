@@ -24,15 +24,23 @@ class Progress:
     """What the last evaluation gave."""
     passed_over: tuple[int, ...] = ()
     """Consumed samples before each window that was passed over, because its loss was no number."""
+    skipped_samples: int = 0
+    """Bad samples that were skipped, on all ranks."""
 
     def as_state(self) -> dict[str, Any]:
         return {**vars(self), "metrics": dict(self.metrics)}
 
     @classmethod
     def of_state(cls, state: dict[str, Any]) -> Progress:
-        """What `as_state` gave; a version that passed over nothing wrote nothing of it."""
-        step, consumed, evaluated = state["step"], state["consumed_samples"], state["evaluated_samples"]
-        return cls(step, consumed, evaluated, dict(state["metrics"]), tuple(state.get("passed_over", ())))
+        """What `as_state` gave; a version that knew nothing of a field wrote nothing of it."""
+        return cls(
+            state["step"],
+            state["consumed_samples"],
+            state["evaluated_samples"],
+            dict(state["metrics"]),
+            tuple(state.get("passed_over", ())),
+            state.get("skipped_samples", 0),
+        )
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,10 @@ class UserCode:
             problem = Problem(target, f"{where} has no {attribute!r}", did_you_mean(attribute, names))
             raise RecipeError(problem) from None
 
+    def modules(self) -> list[ModuleType]:
+        """The user's own modules that have been imported so far."""
+        return [module for name, module in list(sys.modules.items()) if name.startswith(f"{self._package}.")]
+
     def build(self, wanted: Target) -> Any:
         """What `wanted` makes when called with its arguments. Raises RecipeError in one line when the call fails."""
         function = self.load(wanted.target)

@@ -15,7 +15,9 @@ from orchestrator.files import write_json
 from orchestrator.run_dir import AttemptDir, RunDir
 from orchestrator.tracking.journal import Journal
 from orchestrator.units import GIB
+from orchestrator.worker.bad_samples import BadSamples
 from orchestrator.worker.checkpoint import checkpoint_name
+from orchestrator.worker.content import check_contents
 from orchestrator.worker.data import Datasets, open_datasets
 from orchestrator.worker.evaluation import Evaluator
 from orchestrator.worker.inputs import Inputs, read_inputs
@@ -87,7 +89,8 @@ def make_user_parts(inputs: Inputs, precision: Precision) -> UserParts:
     """Call the recipe's targets. The model is initialised from the run's seed alone, alike on every rank."""
     recipe, code = inputs.recipe, UserCode(inputs.run.snapshot_recipe)
     assert recipe.model is not None, "a recipe for this loop has a model"
-    training = open_datasets(code, recipe.datasets, seed=recipe.seed, where="datasets")
+    skips_bad = recipe.loader.bad_samples > 0
+    training = open_datasets(code, recipe.datasets, seed=recipe.seed, where="datasets", skips_bad=skips_bad)
     validation = {
         declared.name: open_datasets(code, [declared], seed=recipe.seed, where=f"validation {declared.name}")
         for declared in recipe.validation
@@ -114,7 +117,7 @@ def make_trainer(
 ) -> Trainer:
     """The loop, with weights and position from the newest good checkpoint if there is one."""
     recipe, plan, world = inputs.recipe, inputs.plan, peers.world
-    progress = saver.restore()
+    progress = saver.restore() or Progress()
     windows = make_windows(inputs, world_size=world.world_size, rank=world.rank)
 
     def batches_from(consumed_samples: int) -> MicroBatches:
@@ -124,7 +127,7 @@ def make_trainer(
     return Trainer(
         plan=plan,
         cadences=Cadences.of(recipe, plan),
-        progress=progress or Progress(),
+        progress=progress,
         window_step=WindowStep(
             model=_distributed(parts.model, peers),
             optimizer=parts.optimizer,
@@ -136,8 +139,9 @@ def make_trainer(
             clip_norm=recipe.optimizer.clip_norm,
             seed=recipe.seed,
             memory=MemoryWatch.of(recipe, rank=world.rank, device=precision.device),
+            bad_samples=BadSamples(recipe.loader.bad_samples, progress, journal, peers),
         ),
-        batches=batches_from(progress.consumed_samples if progress else 0),
+        batches=batches_from(progress.consumed_samples),
         batches_from=batches_from,
         policy=recipe.on_non_finite_loss,
         evaluator=_evaluator(inputs, parts, precision, peers),

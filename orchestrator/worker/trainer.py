@@ -150,8 +150,7 @@ class Trainer:
         restored = self.saver.restore()
         if restored is None:
             return
-        restored.passed_over = passed_over
-        self.progress = restored
+        vars(self.progress).update(vars(restored), passed_over=passed_over)
         self.batches.close()
         self.batches = self.batches_from(restored.consumed_samples)
         self.journal.event("rolled_back", {"from_step": step, "to_step": restored.step})
@@ -200,8 +199,14 @@ class Trainer:
                 self.journal.event("empty_window", {"step": report.step})
             if report.grad_norm is not None:
                 values["train/grad_norm"] = report.grad_norm.item()
+            values |= self._passes(report.consumed_samples)
             steps.append((report.step, report.ended_at_ms, values))
         self.journal.steps(steps)
+
+    def _passes(self, consumed_samples: int) -> dict[str, float]:
+        """How often each dataset has been passed over, by its metric's name; progress/epoch says it of one alone."""
+        passes = self.window_step.windows.order.passes_at(consumed_samples)
+        return {f"data/{name}/passes": number for name, number in passes.items()} if len(passes) > 1 else {}
 
     @staticmethod
     def _refuse_non_finite(step: int, value: float, what: str) -> None:

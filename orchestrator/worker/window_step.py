@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
+from orchestrator.worker.bad_samples import BadSamples
 from orchestrator.worker.data import MicroBatch
 from orchestrator.worker.loss import Objective, backward_weight
 from orchestrator.worker.memory_watch import MemoryWatch
@@ -57,6 +58,7 @@ class WindowStep:
     clip_norm: float | None
     seed: int
     memory: MemoryWatch
+    bad_samples: BadSamples
     counts_checked: bool = False
     around_micro_step: Callable[[MicroBatch, int], contextlib.AbstractContextManager[Any]] = _nothing_around
     """What each forward and backward runs in; verification draws the randomness by sample there."""
@@ -77,7 +79,8 @@ class WindowStep:
         """
         num_micro_steps = self.windows.num_micro_steps_at(consumed_samples)
         batches = islice(stream, num_micro_steps)
-        fetched = list(batches) if self.objective.count else []
+        fetched = list(batches) if self.objective.counts_fetched else []
+        self.bad_samples.note(fetched, step)
         count = self.objective.window_count(fetched, self.windows.size_at(consumed_samples), self.peers)
         result = WindowResult(count, torch.zeros((), dtype=torch.float64, device=self.peers.device))
         if count == 0:

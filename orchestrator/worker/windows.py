@@ -51,5 +51,5 @@ class Windows:
             consumed_samples += self.size_at(consumed_samples)
 
     def _draw(self, positions: range, start: int) -> Draw:
-        taken = positions or range(start, start + 1)
-        return Draw(tuple(self.order.ids(taken)), tuple(taken), len(positions))
+        ids, passes = self.order.draws(positions or range(start, start + 1))
+        return Draw(tuple(ids.tolist()), tuple(passes.tolist()), len(positions))

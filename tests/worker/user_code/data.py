@@ -1,11 +1,15 @@
 """Made-up data that depends on its arguments alone."""
 
 import os
+import random
 import time
 
+import numpy as np
 import torch
 from layers import NUM_FEATURES
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, IterableDataset
+
+from orchestrator.worker.randomness import sample_generator
 
 DELAY_S = float(os.environ.get("DELAY_S", "0"))
 
@@ -74,3 +78,74 @@ def count_tokens(targets):
 
 def not_a_dataset():
     return 3
+
+
+class Stream(IterableDataset):
+    """The points in their own order; a pass that is set shifts them, and each has noise of its own."""
+
+    def __init__(self, size, ends_after=None, noise=0.0):
+        self.points, self.ends_after, self.noise, self.shift = Points(size, seed=9), ends_after, noise, 0
+
+    def set_epoch(self, number):
+        self.shift = number
+
+    def __iter__(self):
+        for index in range(len(self.points) if self.ends_after is None else self.ends_after):
+            features, label = self.points[index]
+            yield features + self.shift + self.noise * torch.randn(NUM_FEATURES), label
+
+
+class Batches(Points):
+    """Fetches whole micro-batches; where it draws, from the generators of its samples or from torch's own."""
+
+    def __init__(self, size, draws="sample", **args):
+        super().__init__(size, **args)
+        self.draws, self.calls = draws, []
+
+    def __getitems__(self, indices):
+        self.calls.append(indices)
+        return [self.item(index) for index in indices]
+
+    def item(self, index):
+        if index == self.bad:
+            raise ValueError("this one is torn")
+        generator = sample_generator("torch", index) if self.draws == "sample" else None
+        return self.features[index] + torch.randn(NUM_FEATURES, generator=generator), self.classes[index]
+
+
+class Augmented(Points):
+    """Draws from every kind of generator that there is."""
+
+    def __getitem__(self, index):
+        features, label = super().__getitem__(index)
+        drawn = [random.random(), np.random.rand(), sample_generator("numpy").random()]
+        drawn += [sample_generator("python").random(), torch.rand(()).item()]
+        return features.double() + sum(drawn), label
+
+
+class Torn(Points):
+    """Every `each`-th sample raises."""
+
+    def __init__(self, size, each):
+        super().__init__(size)
+        self.each = each
+
+    def __getitem__(self, index):
+        if index % self.each == 0:
+            raise ValueError("this one is torn")
+        return super().__getitem__(index)
+
+
+class OfRank(Points):
+    """Another file on another node."""
+
+    def __init__(self, size):
+        super().__init__(size, seed=int(os.environ.get("RANK", "0")) // 2)
+
+
+class Unseeded(Points):
+    """Draws from what nobody seeds."""
+
+    def __getitem__(self, index):
+        features, label = super().__getitem__(index)
+        return features + np.random.default_rng().random(), label
