@@ -17,7 +17,6 @@ from orchestrator.tracking.journal import Journal
 from orchestrator.units import GIB
 from orchestrator.worker.bad_samples import BadSamples
 from orchestrator.worker.checkpoint import checkpoint_name
-from orchestrator.worker.content import check_contents
 from orchestrator.worker.data import Datasets, open_datasets
 from orchestrator.worker.evaluation import Evaluator
 from orchestrator.worker.inputs import Inputs, read_inputs
