@@ -38,18 +38,22 @@ def unrepeatable(datasets: Datasets) -> list[str]:
         return [part.name for part in datasets.parts if not hasattr(part.dataset, "fingerprint") and not _repeats(part)]
 
 
-def check_contents(training: Datasets, validation: Mapping[str, Datasets], peers: Peers, journal: Journal) -> None:
-    """A collective. Raises RunError, on every rank, where a rank has other data than rank 0.
+def check_contents(
+    training: Datasets, validation: Mapping[str, Datasets], peers: Peers, journal: Journal
+) -> dict[str, str]:
+    """What the training sets hold, by `content_of`.
+
+    A collective. Raises RunError, on every rank, where a rank has other data than rank 0.
 
     A training set whose items are others each time is journaled: they hang on what nobody has seeded.
     """
     contents = content_of(training)
-    for name, datasets in validation.items():
-        contents |= {f"validation {name}": content for content in content_of(datasets).values()}
-    refuse_other_data(contents, peers)
+    others = {f"validation {name}": each for name, held in validation.items() for each in content_of(held).values()}
+    refuse_other_data(contents | others, peers)
     if peers.world.rank == 0:
         for name in unrepeatable(training):
             journal.event("unrepeatable", {"dataset": name})
+    return contents
 
 
 def refuse_other_data(contents: Mapping[str, str], peers: Peers) -> None:

@@ -97,22 +97,23 @@ class StreamPart:
         self._items: Iterator[Any] = iter(())
         self._at = (-1, 0)
         """The pass that is open, and the index of its next item."""
+        self._last: Any = None
+        """The item before that: what stands in for an empty share is mostly the one just read."""
 
     def fetch(self, indices: Sequence[int], pass_number: int, seeds: Sequence[int]) -> list[Any]:
         return [self._read_to(index, pass_number) for index in indices]
 
     def close(self) -> None:
         """Forget what is open; the next item is read from the beginning of its pass."""
-        self._items, self._at = iter(()), (-1, 0)
+        self._items, self._at, self._last = iter(()), (-1, 0), None
 
     def _read_to(self, index: int, pass_number: int) -> Any:
-        item = None
         open_pass, following = self._at
-        if open_pass != pass_number or following > index:
+        if open_pass != pass_number or following > index + 1:
             following = 0
         for number in range(following, index + 1):
-            item = self._next(number, pass_number)
-        return item
+            self._last = self._next(number, pass_number)
+        return self._last
 
     def _next(self, index: int, pass_number: int) -> Any:
         seed_sample(self._seeds.of(pass_number, self._first_id + index), self.use)

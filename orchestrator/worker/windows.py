@@ -51,5 +51,6 @@ class Windows:
             consumed_samples += self.size_at(consumed_samples)
 
     def _draw(self, positions: range, start: int) -> Draw:
-        ids, passes = self.order.draws(positions or range(start, start + 1))
+        stand_in = max(start, positions.start - 1)
+        ids, passes = self.order.draws(positions or range(stand_in, stand_in + 1))
         return Draw(tuple(ids.tolist()), tuple(passes.tolist()), len(positions))

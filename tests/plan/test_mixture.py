@@ -115,6 +115,7 @@ def test_what_the_order_depends_on_is_told_in_plain_words() -> None:
             "b": {"num_samples": 4, "share": 1, "first_id": 6},
         },
     }
+    assert order_of(7, [("a", 6)]).describe()["datasets"] == {"a": {"num_samples": 6, "first_id": 0}}
     one = ("a", 6, 2), ("b", 4, 1)
     others = [mixed(*one), mixed(*reversed(one)), mixed(("a", 6, 1), ("b", 4, 1)), mixed(*one, exhaustion="drop")]
     assert len({order.digest() for order in others}) == 4

@@ -87,6 +87,7 @@ def test_a_recipe_of_the_first_version_keeps_its_fingerprint() -> None:
         "batch.micro_multiple=1",
         "optimizer.args={}",
         "activation_checkpointing=false",
+        "datasets.0.iterable=false",
     ],
 )
 def test_a_later_key_at_its_default_does_not_enter(override: str) -> None:
@@ -99,6 +100,8 @@ def test_a_later_key_at_its_default_does_not_enter(override: str) -> None:
         ("batch.micro=8", "batch.equal_micro=true"),
         ("batch.micro=8", "batch.micro_multiple=8"),
         ("batch.micro=8", "activation_checkpointing=true"),
+        ("batch.micro=8", "datasets.0.iterable=true"),
+        ("batch.micro=8", "mixture.strategy=round_robin"),
         ("batch.micro=8", "batch.unit=tokens", "batch.sequence_length=4"),
     ],
 )

@@ -110,6 +110,16 @@ def test_a_stream_gives_the_same_samples_for_any_number_of_ranks_and_loader_proc
     assert all(torch.equal(values[-1], reference[key][-1]) for key, values in resumed.items())
 
 
+def test_a_stream_reads_no_item_twice_for_ranks_and_micro_steps_that_have_none() -> None:
+    """Three samples among four ranks with two micro-steps each: what stands in was just read, or lies ahead."""
+    order = SampleOrder(5, MixturePlan("concatenate", "repeat", (Share("news", 12, 12, iterable=True),)), 12)
+    for rank in range(4):
+        stream = opened({"kind": "Stream", "name": "news", "size": 12, "iterable": True, "ends_after": 12})
+        indices = [i for draw in Windows(order, 12, 3, 1, 1, 4, rank).draws_from(0) for i in draw.ids]
+        assert indices == sorted(indices)
+        assert all(len(stream.__getitems__(Draw((i,), (0,), 1))[1]) == 1 for i in indices)
+
+
 def test_a_stream_that_ends_early_is_named_with_its_count() -> None:
     stream = opened({"kind": "Stream", "name": "news", "size": 12, "iterable": True, "ends_after": 7})
     items(stream, (6, 3))
