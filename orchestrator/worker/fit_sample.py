@@ -12,7 +12,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from orchestrator.errors import Problem, RecipeError
 from orchestrator.plan.fit import ModelSizes
 from orchestrator.recipe.schema import Recipe
-from orchestrator.worker.data import Datasets, Draw, SampleError, open_datasets
+from orchestrator.worker.data import Datasets, Draw, open_datasets
+from orchestrator.worker.parts import SampleError
 from orchestrator.worker.precision import map_tensors
 from orchestrator.worker.targets import UserCode
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import torch
 
 from orchestrator.worker.preemption import StopRequest, agreed_signal
-from orchestrator.worker.world import Peers
+from orchestrator.worker.world import Peers, PendingSum
 
 BEAT_S = 0.05
 """Seconds between two exchanges, about: a request to stop is heard within this and two steps."""
@@ -63,7 +63,7 @@ class Reports:
     stop: StopRequest
     save_due_by_clock: Callable[[], bool]
     _waiting: list[StepReport] = field(default_factory=list, init=False)
-    _sent: tuple[list[StepReport], Callable[[], list[float]]] | None = field(default=None, init=False)
+    _sent: tuple[list[StepReport], PendingSum] | None = field(default=None, init=False)
     _beat: int = field(default=1, init=False)
     _sent_at: float = field(default_factory=time.perf_counter, init=False)
 
@@ -82,6 +82,10 @@ class Reports:
         last = self._receive()
         return tuple(exchanged for exchanged in (told, last) if exchanged is not None)
 
+    def known(self) -> Exchanged | None:
+        """What was sent and has arrived: for an end in the middle, when other ranks may be gone. Waits for nobody."""
+        return self._receive() if self._sent is not None and self._sent[1].is_ready() else None
+
     def _send(self) -> None:
         reports, self._waiting = self._waiting, []
         leads = self.peers.world.rank == 0
@@ -97,9 +101,9 @@ class Reports:
     def _receive(self) -> Exchanged | None:
         if self._sent is None:
             return None
-        reports, result = self._sent
+        reports, pending = self._sent
         self._sent = None
-        numbers = result()
+        numbers = pending.result()
         size = len(reports)
         save_votes, beat, *votes = numbers[2 * size :]
         self._beat = int(beat)

@@ -23,11 +23,19 @@ def read_state(checkpoint: Path) -> dict[str, Any]:
     return state
 
 
-def changes_of_order(state: Mapping[str, Any], order: SampleOrder) -> tuple[str, ...]:
-    """How `order` differs from the one a checkpoint was saved in, in words; nothing when positions mean the same."""
+def changes_of_order(
+    state: Mapping[str, Any], order: SampleOrder, contents: Mapping[str, str] | None = None
+) -> tuple[str, ...]:
+    """How `order` differs from the one a checkpoint was saved in, in words; nothing when positions mean the same data.
+
+    `contents` is a hash of what each dataset gives (see `content_of`): its file may have changed under the same name.
+    """
+    saved = state.get("contents", {})
+    others = (name for name, content in (contents or {}).items() if saved.get(name, content) != content)
+    rewritten = tuple(f"the data of {name!r} is not what it was" for name in others)
     if state["order_digest"] == order.digest():
-        return ()
-    changes = tuple(order_changes(state["order"], order.describe()))
+        return rewritten
+    changes = (*order_changes(state["order"], order.describe()), *rewritten)
     return changes or ("the same description gives other positions: another version made them",)
 
 

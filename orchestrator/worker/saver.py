@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -45,6 +46,8 @@ class Saver:
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     journal: Journal
+    contents: Mapping[str, str] = field(default_factory=dict)
+    """By dataset, a hash of what it gives; a resume on other data is refused."""
     _staging: Staging = field(default_factory=Staging, init=False)
     _background: Background = field(default_factory=Background, init=False)
     _saved_step: int | None = field(default=None, init=False)
@@ -120,7 +123,7 @@ class Saver:
             return None
         checkpoint = self._store.path(step)
         state = read_state(checkpoint)
-        if changes := changes_of_order(state, self.inputs.order):
+        if changes := changes_of_order(state, self.inputs.order, self.contents):
             if not self.inputs.new_order:
                 raise refuse_order(checkpoint, changes)
             journal.event("new_order", {"checkpoint": checkpoint.name, "changes": list(changes)})
@@ -168,6 +171,7 @@ class Saver:
             **progress.as_state(),
             "order": self.inputs.order.describe(),
             "order_digest": self._order_digest,
+            "contents": dict(self.contents),
             "fingerprint": self.inputs.fingerprint,
             "world_size": self.peers.world.world_size,
             "effective_batch_size": self.inputs.plan.batch.effective_batch_size,

@@ -17,6 +17,7 @@ from orchestrator.tracking.journal import Journal
 from orchestrator.units import GIB
 from orchestrator.worker.bad_samples import BadSamples
 from orchestrator.worker.checkpoint import checkpoint_name
+from orchestrator.worker.content import check_contents
 from orchestrator.worker.data import Datasets, open_datasets
 from orchestrator.worker.evaluation import Evaluator
 from orchestrator.worker.inputs import Inputs, read_inputs
@@ -62,7 +63,8 @@ def train(run: RunDir, attempt: AttemptDir, env: Mapping[str, str], stop: StopRe
         Journal(run.path, attempt=attempt.number, node=inputs.node, rank=world.rank) as journal,
         world.connected(device) as peers,
     ):
-        saver = Saver(inputs, peers, parts.model, parts.optimizer, precision.scaler(), journal)
+        contents = check_contents(parts.training, parts.validation, peers, journal)
+        saver = Saver(inputs, peers, parts.model, parts.optimizer, precision.scaler(), journal, contents)
         trainer = make_trainer(inputs, parts, precision, peers, journal, stop, saver)
         stopped_by = _run(trainer, saver)
         peaks = memory_peaks(inputs, peers, parts.memory)
@@ -80,6 +82,7 @@ def _run(trainer: Trainer, saver: Saver) -> str | None:
         return trainer.run()
     except BaseException as error:
         step = trainer.progress.step
+        trainer.tell_what_is_known()
         saver.rescue(error, trainer.progress, is_whole=trainer.window_step.is_whole_at(step))
         raise
 

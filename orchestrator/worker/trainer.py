@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Callable
@@ -237,6 +238,14 @@ class Trainer:
         """Wait for all that ranks have reported; what cannot be trusted is neither evaluated nor saved."""
         for told in self._reports.rest():
             self._hear(told)
+
+    def tell_what_is_known(self) -> None:
+        """Journal the steps whose losses have arrived, before an end by an error. Of the last ones, about BEAT_S of
+        training, no rank may know the whole loss: they have none in the journal."""
+        with contextlib.suppress(Exception):
+            told = self._reports.known()
+            if told is not None and self.peers.world.rank == 0:
+                self._record(told)
 
     def _save(self, *, last: bool) -> None:
         """Save between two steps: rank 0 alone, beside the steps that follow unless it is the last time."""

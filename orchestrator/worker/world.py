@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -76,6 +76,26 @@ def _number(env: Mapping[str, str], name: str) -> int:
 
 
 @dataclass(frozen=True)
+class PendingSum:
+    """A sum over all ranks on its way."""
+
+    _vector: torch.Tensor
+    _work: dist.Work | None
+    """None for a rank alone."""
+
+    def is_ready(self) -> bool:
+        """Whether the result can be had without waiting for anybody."""
+        return self._work is None or self._work.is_completed()
+
+    def result(self) -> list[float]:
+        """The sums; waits for them."""
+        if self._work is not None:
+            self._work.wait()
+        summed: list[float] = self._vector.tolist()
+        return summed
+
+
+@dataclass(frozen=True)
 class Peers:
     """The connected ranks. Every method is a collective: all ranks call it, in the same order."""
 
@@ -91,21 +111,13 @@ class Peers:
         result: list[float] = vector.tolist()
         return result
 
-    def start_sum(self, tensors: Sequence[torch.Tensor], numbers: Sequence[float]) -> Callable[[], list[float]]:
-        """Begin to sum one-number `tensors`, then `numbers`, over all ranks in fp64; the result waits for the sums."""
+    def start_sum(self, tensors: Sequence[torch.Tensor], numbers: Sequence[float]) -> PendingSum:
+        """Begin to sum one-number `tensors`, then `numbers`, over all ranks in fp64."""
         parts = [torch.tensor(numbers, dtype=torch.float64).to(self.device, non_blocking=True)]
         if tensors:
             parts.insert(0, torch.stack(tuple(tensors)).double().flatten())
         vector = torch.cat(parts)
-        work = dist.all_reduce(vector, async_op=True) if self.world.world_size > 1 else None
-
-        def result() -> list[float]:
-            if work is not None:
-                work.wait()
-            summed: list[float] = vector.tolist()
-            return summed
-
-        return result
+        return PendingSum(vector, dist.all_reduce(vector, async_op=True) if self.world.world_size > 1 else None)
 
     def sum_counts(self, counts: Sequence[int]) -> list[int]:
         """Each of `counts` summed over all ranks, exactly."""

@@ -20,8 +20,11 @@ TWO_RANKS = recipe(POINTS, batch={"effective": 16}, resources={"gpus_per_node": 
 
 
 def limited(limit: str, **changes: Any) -> dict[str, Any]:
-    """Two ranks with 8 samples each in every step, and memory that pretends to end."""
-    return recipe(TWO_RANKS, env={"variables": {VARIABLE: limit}}, **changes)
+    """Two ranks with 8 samples each in every step, and memory that pretends to end.
+
+    Steps are long enough to be told of one by one: of shorter ones the last few before a failure have no loss.
+    """
+    return recipe(TWO_RANKS, env={"variables": {VARIABLE: limit, "DELAY_S": "0.01"}}, **changes)
 
 
 def verdicts(run: RunDir) -> list[dict[str, Any]]:

@@ -63,4 +63,5 @@ def test_a_signal_and_the_clock_are_heard_of(alone: Peers) -> None:
 
 def test_a_rank_alone_needs_no_process_group(alone: Peers) -> None:
     assert not dist.is_initialized()
-    assert alone.start_sum([torch.tensor(1.5)], [2.0])() == [1.5, 2.0]
+    pending = alone.start_sum([torch.tensor(1.5)], [2.0])
+    assert pending.is_ready() and pending.result() == [1.5, 2.0]

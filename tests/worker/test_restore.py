@@ -109,6 +109,9 @@ def test_an_order_is_compared_by_its_positions_and_told_by_its_description() -> 
     order = order_of(7, [("x", 100), ("y", 3)])
     state = json.loads(json.dumps({"order_digest": order.digest(), "order": order.describe()}))
     assert changes_of_order(state, order) == ()
+    same = {**state, "contents": {"x": "1", "y": "2"}}
+    assert changes_of_order(same, order, {"x": "1", "y": "2"}) == ()
+    assert changes_of_order(same, order, {"x": "1", "y": "3"}) == ("the data of 'y' is not what it was",)
     assert changes_of_order(state, order_of(7, [("x", 120), ("y", 3)])) == ("num_samples of 'x': 100 -> 120",)
     assert changes_of_order(state, order_of(7, [("y", 3), ("x", 100)])) == ("datasets: x, y -> y, x",)
     other = {**state, "order_digest": "0" * 64}
