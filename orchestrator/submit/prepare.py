@@ -1,30 +1,24 @@
-"""From a recipe on disk to everything that would be submitted, without writing anything; then the run directory.
+"""From a recipe on disk to everything that would be submitted, without writing anything.
 
-`orchestrate plan` stops after `prepare`; `orchestrate submit` writes what was prepared, byte for byte.
+`orchestrate plan` stops here; `orchestrate submit` writes what was prepared, byte for byte (`run_files`).
 """
 
 from __future__ import annotations
 
-import getpass
-import hashlib
-import shutil
 import sys
-import time
-import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain, count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from orchestrator.cluster import LOCAL, Cluster
-from orchestrator.errors import ClusterError, Problem, RecipeError, RunError
-from orchestrator.files import make_private_dir, read_json, write_atomically, write_json
+from orchestrator.errors import ClusterError, Problem, RecipeError
 from orchestrator.launch.job_script import job_script
 from orchestrator.machine import detect_accelerator
 from orchestrator.plan.effective import BATCH_CHECKS
 from orchestrator.plan.learnt import LearntLimit
-from orchestrator.plan.plan import Plan, make_plan, plan_to_json, requested_allocation
+from orchestrator.plan.plan import Plan, make_plan, requested_allocation
 from orchestrator.plan.resources import resource_checks
 from orchestrator.profile import survey_profile
 from orchestrator.recipe.code_facts import batch_norm_in
@@ -34,9 +28,9 @@ from orchestrator.recipe.schema import Recipe
 from orchestrator.recipe.targets import target_checks
 from orchestrator.run_dir import RunDir
 from orchestrator.submit.commands import Say
-from orchestrator.submit.learnt import learnt_for, tell_store
-from orchestrator.submit.snapshot import Snapshot, git_facts, take_snapshot, write_snapshot
-from orchestrator.submit.staged import asset_check, cache_warning, keep_lock, with_assets
+from orchestrator.submit.learnt import learnt_for
+from orchestrator.submit.snapshot import Snapshot, take_snapshot
+from orchestrator.submit.staged import asset_check, cache_warning, with_assets
 from orchestrator.survey import Check, cautious
 
 if TYPE_CHECKING:
@@ -225,77 +219,9 @@ def tracking_store(read: ReadRecipe, cwd: Path) -> dict[str, str]:
     }
 
 
-def write_run(prepared: Prepared, *, cwd: Path) -> None:
-    """Create the run directory with all that a job needs; on failure nothing of it stays."""
-    run_dir = prepared.run_dir
-    try:
-        make_private_dir(run_dir.path.parent)
-        make_private_dir(run_dir.path, exist_ok=False)
-    except OSError as error:
-        what = f"cannot be created: {error.strerror}"
-        raise RunError(Problem(str(run_dir.path), what, "change to a directory you may write to")) from None
-    try:
-        for folder in (run_dir.snapshot, run_dir.journal, run_dir.forward, run_dir.checkpoints, run_dir.job_logs):
-            make_private_dir(folder)
-        write_snapshot(prepared.snapshot, run_dir)
-        keep_lock(prepared.read, run_dir)
-        write_json(run_dir.run, _identity(prepared, cwd))
-        write_submission(run_dir, prepared.read, prepared.cluster, prepared.plan, prepared.script)
-        tell_store(run_dir, prepared.read, prepared.cluster, code_digest=prepared.code_digest)
-    except BaseException:
-        shutil.rmtree(run_dir.path, ignore_errors=True)
-        raise
-
-
-def write_submission(run_dir: RunDir, read: ReadRecipe, cluster: Cluster, plan: Plan, script: str) -> None:
-    """Write what one submission of a run consists of: the first one, or a resume of it."""
-    write_atomically(run_dir.recipe, read.stored)
-    write_json(run_dir.environment, read.environment)
-    write_json(run_dir.cluster, cluster.model_dump(mode="json"))
-    write_json(run_dir.plan, plan_to_json(plan))
-    write_atomically(run_dir.job_script, script, mode=0o700)
-
-
-def write_job(run_dir: RunDir, *, backend: str, job_id: str) -> None:
-    """Write down which job the run was handed to, and which attempt will be its first."""
-    last = run_dir.last_attempt()
-    job = {
-        "backend": backend,
-        "job_id": job_id,
-        "submitted_at": time.time(),
-        "script_sha256": hashlib.sha256(run_dir.job_script.read_bytes()).hexdigest(),
-        "first_attempt": 0 if last is None else last.number + 1,
-    }
-    write_json(run_dir.job, job)
-
-
-def _identity(prepared: Prepared, cwd: Path) -> dict[str, Any]:
-    return {
-        "schema": 1,
-        "uid": uuid.uuid4().hex,
-        "name": prepared.read.recipe.name,
-        "fingerprint": prepared.fingerprint,
-        "created_at": time.time(),
-        "tracking": prepared.tracking,
-        "user": getpass.getuser(),
-        "cwd": str(cwd),
-        "recipe": prepared.recipe_name,
-        "git": git_facts(prepared.snapshot.folder),
-    }
-
-
 def changed_sections(before: ReadRecipe, after: ReadRecipe) -> list[str]:
     """Dotted keys of a recipe's sections that differ, `batch` by its fields."""
     old, new = before.recipe, after.recipe
     keys = [name for name in type(old).model_fields if name != "batch" and getattr(old, name) != getattr(new, name)]
     batch = [name for name in type(old.batch).model_fields if getattr(old.batch, name) != getattr(new.batch, name)]
     return keys + [f"batch.{name}" for name in batch]
-
-
-def read_identity(run_dir: RunDir) -> dict[str, Any]:
-    """What run.json says. Raises RunError for a directory that is not a run."""
-    identity = read_json(run_dir.run)
-    if not isinstance(identity, dict):
-        what = "not a run directory: it has no run.json"
-        raise RunError(Problem(str(run_dir.path), what, "see `orchestrate status`"))
-    return identity

@@ -26,13 +26,10 @@ from orchestrator.submit.prepare import (
     checks_of,
     look_at,
     plan_for,
-    read_identity,
     script_for,
     with_verdict,
-    write_job,
-    write_run,
-    write_submission,
 )
+from orchestrator.submit.run_files import read_identity, write_job, write_run, write_submission
 from orchestrator.submit.runs import ALIVE, same_fingerprint, statuses
 from orchestrator.submit.snapshot import take_snapshot
 from orchestrator.submit.staged import asset_check, with_assets

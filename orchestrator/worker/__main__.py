@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
 import traceback
 from pathlib import Path
+from typing import NoReturn
 
 from orchestrator.run_dir import RunDir
 from orchestrator.worker.failure import write_failure
@@ -15,8 +17,9 @@ from orchestrator.worker.preemption import StopRequest
 def main(run_dir: str, attempt_number: str) -> None:
     """Train; a signal is heeded from the first moment on, while torch is still being imported.
 
-    A failure ends the process at once, by os._exit: taking down a broken process group or waiting for a loader that
-    hangs would keep torchrun from noticing.
+    The process ends at once, by os._exit. After a failure, taking down a broken process group or waiting for a loader
+    that hangs would keep torchrun from noticing; after a good end, a thread of a communication library that is still
+    there sometimes aborts the process ("terminate called without an active exception").
     """
     stop = StopRequest()
     stop.install()
@@ -31,9 +34,16 @@ def main(run_dir: str, attempt_number: str) -> None:
         rank = int(os.environ.get("RANK", 0))
         message = write_failure(attempt.error(rank), error, rank=rank, user_folder=run.snapshot_recipe)
         print(f"orchestrate: rank {rank}: {message}", file=sys.stderr)
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(1)
+        end(1)
+    atexit._run_exitfuncs()
+    end(0)
+
+
+def end(exit_code: int) -> NoReturn:
+    """End this process, its output written."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(exit_code)
 
 
 if __name__ == "__main__":

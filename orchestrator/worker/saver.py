@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from orchestrator.errors import NoRoom, OrchestratorError, Problem, TrainingError
+from orchestrator.out_of_memory import OUT_OF_MEMORY
 from orchestrator.tracking.journal import Journal
 from orchestrator.worker.background import Background
 from orchestrator.worker.checkpoint import SCHEMA, checkpoint_name
@@ -32,7 +33,7 @@ from orchestrator.worker.store import CheckpointStore
 from orchestrator.worker.world import Peers
 
 _NO_CHECKPOINT = -1
-_RESCUED = ("PeerLost", "OutOfMemoryError", "MemoryError")
+_RESCUED = ("PeerLost", OUT_OF_MEMORY)
 """Kinds of errors that leave the weights of the last step as they were."""
 
 

@@ -61,7 +61,7 @@ def test_memory_that_runs_out_twice_is_planned_around_twice_and_nothing_else_cha
 
 def test_one_rank_that_runs_out_ends_them_all_within_seconds(tmp_path: Path) -> None:
     """Rank 0 waits for rank 1's gradients then. Between two attempts the run is running: its job is."""
-    run = make_run(tmp_path / "run", limited("1:1", batch={"effective": 4}, duration={"steps": 3}))
+    run = make_run(tmp_path / "run", limited("1:1", batch={"effective": 4}, duration={"steps": 3}, schedule={}))
     with driver_on(run) as driver:
         wait_for(driver.attempt.verdict.exists)
         assert status_of(run, "running").state == "running"

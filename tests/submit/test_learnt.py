@@ -127,7 +127,7 @@ def test_plan_reads_the_store_for_the_very_code_that_it_would_submit(tmp_path: P
 
     assert prepared().batch.largest_micro_batch is None
     snapshot = prepare(TINY, overrides=(), profile=profile, cwd=tmp_path).snapshot
-    store = store_file(read_recipe(TINY), SITE, code_digest=snapshot.digest)
+    store = store_file(read_recipe(TINY), SITE, code_digest=snapshot.without(TINY.name))
     make_private_dir(store.parent)
     write_json(store, LearntLimit(8, None, DEVICE).as_json())
     assert prepared().batch.largest_micro_batch == 4
