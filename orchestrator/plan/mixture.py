@@ -109,13 +109,12 @@ class SampleOrder:
 
     def describe(self) -> dict[str, Any]:
         """What the order depends on, as JSON: kept in checkpoints, so that a resume can say what has changed."""
-        datasets, first_id = {}, 0
+        datasets = {}
         for share in self.mixture.shares:
-            about = {"num_samples": share.num_samples, "first_id": first_id}
+            about = {"num_samples": share.num_samples}
             if self.mixture.strategy != "concatenate":
                 about["share"] = share.share
             datasets[share.name] = about | ({"iterable": True} if share.iterable else {})
-            first_id += share.num_samples
         how = {"strategy": self.mixture.strategy, "exhaustion": self.mixture.exhaustion}
         return {"seed": self.seed, **how, "datasets": datasets}
 

@@ -94,9 +94,10 @@ class Reports:
         self._sent = (reports, self.peers.start_sum([report.loss_sum for report in reports], numbers))
 
     def _next_beat(self, num_steps: int) -> int:
+        """Steps until the next exchange: as many as fill BEAT_S by the time of the last `num_steps`."""
         now = time.perf_counter()
-        step_s, self._sent_at = (now - self._sent_at) / max(num_steps, 1), now
-        return max(1, min(round(BEAT_S / step_s), MOST_STEPS))
+        elapsed_s, self._sent_at = now - self._sent_at, now
+        return max(1, min(round(BEAT_S / elapsed_s * num_steps), MOST_STEPS)) if num_steps else self._beat
 
     def _receive(self) -> Exchanged | None:
         if self._sent is None:

@@ -20,11 +20,8 @@ TWO_RANKS = recipe(POINTS, batch={"effective": 16}, resources={"gpus_per_node": 
 
 
 def limited(limit: str, **changes: Any) -> dict[str, Any]:
-    """Two ranks with 8 samples each in every step, and memory that pretends to end.
-
-    Steps are long enough to be told of one by one: of shorter ones the last few before a failure have no loss.
-    """
-    return recipe(TWO_RANKS, env={"variables": {VARIABLE: limit, "DELAY_S": "0.01"}}, **changes)
+    """Two ranks with 8 samples each in every step, and memory that pretends to end."""
+    return recipe(TWO_RANKS, env={"variables": {VARIABLE: limit}}, **changes)
 
 
 def verdicts(run: RunDir) -> list[dict[str, Any]]:
@@ -54,7 +51,9 @@ def test_memory_that_runs_out_twice_is_planned_around_twice_and_nothing_else_cha
     assert read_json(run.learnt) == {"failed": 4, "worked": 2, "device": "cpu"}
     assert sample_ids_of(run) == sample_ids_of(unlimited)
     found, expected = metrics_of(run, "train/loss"), metrics_of(unlimited, "train/loss")
-    assert list(found) == list(range(1, 22)) and found == pytest.approx(expected, rel=1e-12, abs=0)
+    untold = expected.keys() - found.keys()
+    assert all(step + 1 in untold | {5, 11} for step in untold), "only the last steps before an end may have no loss"
+    assert found == pytest.approx({step: expected[step] for step in found}, rel=1e-12, abs=0) and 21 in found
     final, wanted = (read_json(one.last_attempt().done)["metrics"] for one in (run, unlimited))
     assert final["val/loss"] == pytest.approx(wanted["val/loss"], rel=1e-12, abs=0)
 

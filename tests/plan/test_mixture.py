@@ -111,11 +111,11 @@ def test_what_the_order_depends_on_is_told_in_plain_words() -> None:
         "strategy": "weights",
         "exhaustion": "repeat",
         "datasets": {
-            "a": {"num_samples": 6, "share": 2, "first_id": 0},
-            "b": {"num_samples": 4, "share": 1, "first_id": 6},
+            "a": {"num_samples": 6, "share": 2},
+            "b": {"num_samples": 4, "share": 1},
         },
     }
-    assert order_of(7, [("a", 6)]).describe()["datasets"] == {"a": {"num_samples": 6, "first_id": 0}}
+    assert order_of(7, [("a", 6)]).describe()["datasets"] == {"a": {"num_samples": 6}}
     one = ("a", 6, 2), ("b", 4, 1)
     others = [mixed(*one), mixed(*reversed(one)), mixed(("a", 6, 1), ("b", 4, 1)), mixed(*one, exhaustion="drop")]
     assert len({order.digest() for order in others}) == 4

@@ -93,7 +93,7 @@ def test_a_dataset_that_draws_from_what_nobody_seeds_is_compared_by_its_size_and
     assert content_of(opened("Unseeded")) == content_of(opened("Unseeded", seed=1))
     assert (unrepeatable(opened("Unseeded")), unrepeatable(opened("Augmented"))) == (["points"], [])
     data = [{"name": "points", "target": "data:Unseeded", "args": {"size": 30}, "num_samples": 30}]
-    run = trained(tmp_path / "run", recipe(POINTS, datasets=data, duration={"steps": 1}), 1)
+    run = trained(tmp_path / "run", recipe(POINTS, datasets=data, duration={"steps": 1}, schedule={}), 1)
     assert events_of(run, "unrepeatable") == [{"dataset": "points"}]
 
 

@@ -48,6 +48,17 @@ def test_short_steps_travel_together_and_long_ones_each_alone(alone: Peers) -> N
         assert told is None or len(told.reports) == 1
 
 
+def test_a_pause_does_not_make_slow_steps_wait_for_each_other(alone: Peers) -> None:
+    """All is asked for before an evaluation or a save: nothing of how long steps take is to be learnt from that."""
+    slow = Reports(alone, StopRequest(), lambda: False)
+    for step in range(1, 4):
+        time.sleep(0.06)
+        slow.add(report(step))
+        slow.rest()
+    slow.add(report(4))
+    assert [r.step for r in slow.add(report(5)).reports] == [4]  # type: ignore[union-attr]
+
+
 def test_sums_belong_to_their_steps(alone: Peers) -> None:
     for told in told_of(Reports(alone, StopRequest(), lambda: False), 200):
         assert list(told.loss_sums) == [float(r.step) for r in told.reports]

@@ -299,7 +299,7 @@ def test_only_a_state_that_is_whole_is_saved_before_the_end(run: RunDir, error: 
 def test_a_forward_pass_that_writes_to_a_buffer_leaves_a_state_that_is_no_steps() -> None:
     model: Any = torch.nn.BatchNorm1d(2)
     nothing: Any = None
-    step = WindowStep(model, *(nothing,) * 6, clip_norm=None, seed=0, memory=nothing)
+    step = WindowStep(model, *(nothing,) * 6, clip_norm=None, seed=0, memory=nothing, bad_samples=nothing)
     assert not step.is_whole_at(0)
     step.settle(3)
     assert step.is_whole_at(3) and not step.is_whole_at(4)
