@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from torch.utils.data import IterableDataset, Subset
 
 from orchestrator.worker.failure import one_line
-from orchestrator.worker.randomness import SampleSeeds, UseOfRandomness, drawn_from, seed_sample, seed_samples
+from orchestrator.worker.randomness import (
+    SampleSeeds,
+    UseOfRandomness,
+    announce_sample,
+    drawn_from,
+    seed_sample,
+    seed_samples,
+)
 
 
 class SampleError(Exception):
@@ -41,16 +48,30 @@ class Part(Protocol):
 
 
 class MapPart:
-    """A map-style dataset: one item at a time, each after the generators were seeded for it."""
+    """A map-style dataset: one item at a time, each after the generators were seeded for it.
+
+    Seeding costs more than many an item. So it begins with the first micro-batch whose items were seen to draw from a
+    global generator: that one is fetched again, seeded; those before it drew nothing, and hang on no seed.
+    """
 
     def __init__(self, name: str, dataset: Any, size: int, use: UseOfRandomness) -> None:
         self.name, self.dataset, self.size, self.use = name, dataset, size, use
+        self._draws = False
 
     def fetch(self, indices: Sequence[int], pass_number: int, seeds: Sequence[int]) -> list[Any]:
-        return [self._item(*which) for which in zip(indices, seeds, strict=True)]
+        if not self._draws:
+            moved = drawn_from(self.use)
+            items = [self._item(*which, announce_sample) for which in zip(indices, seeds, strict=True)]
+            if not moved():
+                return items
+            self._draws = True
+        return [self._item(*which, self._seed) for which in zip(indices, seeds, strict=True)]
 
-    def _item(self, index: int, seed: int) -> Any:
+    def _seed(self, seed: int) -> None:
         seed_sample(seed, self.use)
+
+    def _item(self, index: int, seed: int, begin: Callable[[int], None]) -> Any:
+        begin(seed)
         try:
             return self.dataset[index]
         except Exception as error:
@@ -66,7 +87,7 @@ class BatchPart(MapPart):
         try:
             items = list(self.dataset.__getitems__(list(indices)))
         except Exception:
-            items = [self._item(*which) for which in zip(indices, seeds, strict=True)]
+            items = [self._alone(*which) for which in zip(indices, seeds, strict=True)]
         if len(items) != len(indices):
             what = f"gave {len(items)} items for {len(indices)} indices"
             raise SampleError(f"__getitems__ of dataset {self.name!r} {what}")
@@ -75,7 +96,7 @@ class BatchPart(MapPart):
             raise SampleError(f"__getitems__ of dataset {self.name!r} {what}; use sample_generator(index=...)")
         return items
 
-    def _item(self, index: int, seed: int) -> Any:
+    def _alone(self, index: int, seed: int) -> Any:
         """One alone, to learn which of several cannot be had."""
         seed_samples({index: seed})
         try:

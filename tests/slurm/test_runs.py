@@ -175,7 +175,7 @@ def test_two_jobs_started_at_once_on_the_same_two_nodes_form_their_own_worlds(la
 
 def test_a_cancelled_job_saves_on_all_nodes_and_resumes_on_this_machine(lab: SlurmLab, tmp_path: Path) -> None:
     slow = RECIPES / "slow.yaml"
-    run = submit(tmp_path, slow, *shaped(2, 1), "--json", "--set", "duration.steps=250")
+    run = submit(tmp_path, slow, *shaped(2, 1), "--json", "--set", "duration.steps=1000")
     deadline = time.monotonic() + 120
     while max(losses(run.path), default=0) < 20:
         assert time.monotonic() < deadline
@@ -183,11 +183,11 @@ def test_a_cancelled_job_saves_on_all_nodes_and_resumes_on_this_machine(lab: Slu
     cancelled = orchestrate("cancel", run.path.name, cwd=tmp_path)
     assert cancelled.returncode == 0, cancelled.stderr
     assert lab.wait_for_state(run.job_id, {"COMPLETED", "FAILED", "CANCELLED"}, timeout_s=60) == "COMPLETED"
-    assert (run.verdict["outcome"], run.verdict["step"] < 250) == ("stopped", True)
+    assert (run.verdict["outcome"], run.verdict["step"] < 1000) == ("stopped", True)
     local = ("--cluster", ROOT / "cluster" / "local.yaml", "--set", "resources.num_nodes=1", "--wait")
     resumed = orchestrate("resume", run.path.name, *local, cwd=tmp_path)
     assert resumed.returncode == 0, resumed.stderr
-    assert sorted(windows(run.path)) == list(range(1, 251))
+    assert sorted(windows(run.path)) == list(range(1, 1001))
 
 
 def test_a_rank_killed_on_two_nodes_resumes_on_one_node_with_three_ranks(
@@ -195,7 +195,8 @@ def test_a_rank_killed_on_two_nodes_resumes_on_one_node_with_three_ranks(
 ) -> None:
     """2x2 until `kill -9` in mid-epoch, then 1x3 with other loader processes: the run of one process, to 1e-12."""
     saving = ("--set", "checkpoint.every.epochs=1", "--set", "loader.workers=1")
-    run = submit(tmp_path, DIGITS, *FP64, *saving, *shaped(2, 2))
+    uneven = ("--set", "batch.on_indivisible=uneven")
+    run = submit(tmp_path, DIGITS, *FP64, *saving, *uneven, *shaped(2, 2))
     deadline = time.monotonic() + 120
     while max(losses(run.path), default=0) < 45:
         assert time.monotonic() < deadline

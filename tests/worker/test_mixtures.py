@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from orchestrator.plan.mixture import Pool, computed
 from orchestrator.recipe.data import Dataset
@@ -16,6 +17,8 @@ from orchestrator.worker import order_files
 from orchestrator.worker.content import content_of, unrepeatable
 from orchestrator.worker.data import open_datasets
 from orchestrator.worker.order_files import StoredPermutations
+from orchestrator.worker.parts import MapPart
+from orchestrator.worker.randomness import UseOfRandomness
 from orchestrator.worker.targets import UserCode
 from tests.support.worlds import events_of, failure_of, make_run, metrics_of, run_world, sample_ids_of, world_of
 from tests.worker.recipes import CODE, POINTS, recipe
@@ -144,3 +147,25 @@ def test_large_permutations_are_stored_once_and_mapped(tmp_path: Path, monkeypat
         permute(pool, number)
     assert not path.exists() and run.permutation("d" * 64, "large", 5).exists()
     assert not isinstance(permute(Pool("small", 7, 0, 99, 1), 0), np.memmap)
+
+
+def test_items_that_draw_nothing_are_not_fetched_twice_and_the_first_that_draws_is(tmp_path: Path) -> None:
+    """Seeding is left out until something draws: what was fetched before it hangs on no seed."""
+    fetched: list[int] = []
+
+    class Sometimes:
+        def __len__(self) -> int:
+            return 20
+
+        def __getitem__(self, index: int) -> float:
+            fetched.append(index)
+            return torch.rand(()).item() if index >= 4 else 0.0
+
+    part = MapPart("sometimes", Sometimes(), 20, UseOfRandomness())
+    seeds = list(range(100, 120))
+    assert part.fetch([0, 1, 2], 0, seeds[:3]) == [0.0, 0.0, 0.0] and fetched == [0, 1, 2]
+    first = part.fetch([3, 4, 5], 0, seeds[3:6])
+    assert fetched == [0, 1, 2, 3, 4, 5, 3, 4, 5]
+    always = MapPart("always", Sometimes(), 20, UseOfRandomness())
+    torch.manual_seed(1)
+    assert always.fetch([5, 4, 3], 0, [105, 104, 103]) == first[::-1]
