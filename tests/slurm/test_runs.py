@@ -175,7 +175,7 @@ def test_two_jobs_started_at_once_on_the_same_two_nodes_form_their_own_worlds(la
 
 def test_a_cancelled_job_saves_on_all_nodes_and_resumes_on_this_machine(lab: SlurmLab, tmp_path: Path) -> None:
     slow = RECIPES / "slow.yaml"
-    run = submit(tmp_path, slow, *shaped(2, 1), "--json", "--set", "duration.steps=1000")
+    run = submit(tmp_path, slow, *shaped(2, 1), "--json", "--set", "duration.steps=600")
     deadline = time.monotonic() + 120
     while max(losses(run.path), default=0) < 20:
         assert time.monotonic() < deadline
@@ -183,11 +183,11 @@ def test_a_cancelled_job_saves_on_all_nodes_and_resumes_on_this_machine(lab: Slu
     cancelled = orchestrate("cancel", run.path.name, cwd=tmp_path)
     assert cancelled.returncode == 0, cancelled.stderr
     assert lab.wait_for_state(run.job_id, {"COMPLETED", "FAILED", "CANCELLED"}, timeout_s=60) == "COMPLETED"
-    assert (run.verdict["outcome"], run.verdict["step"] < 1000) == ("stopped", True)
+    assert (run.verdict["outcome"], run.verdict["step"] < 600) == ("stopped", True)
     local = ("--cluster", ROOT / "cluster" / "local.yaml", "--set", "resources.num_nodes=1", "--wait")
     resumed = orchestrate("resume", run.path.name, *local, cwd=tmp_path)
     assert resumed.returncode == 0, resumed.stderr
-    assert sorted(windows(run.path)) == list(range(1, 1001))
+    assert sorted(windows(run.path)) == list(range(1, 601))
 
 
 def test_a_rank_killed_on_two_nodes_resumes_on_one_node_with_three_ranks(
