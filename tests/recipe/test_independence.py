@@ -68,7 +68,7 @@ VIOLATIONS: list[tuple[dict[str, Any], str, str]] = [
     (
         {"schedule.warmup": {"samples": 601}},
         "schedule.warmup",
-        "duration schedule.warmup datasets.0.num_samples datasets.1.num_samples datasets.2.num_samples",
+        "duration schedule.warmup mixture datasets.0.num_samples datasets.1.num_samples datasets.2.num_samples",
     ),
     ({"batch": {"per_gpu": 8, "on_indivisible": "nearest"}}, "batch.on_indivisible", "batch.{per_gpu,on_indivisible}"),
     ({"batch.tolerance": 0.2}, "batch.tolerance", "batch.{tolerance,on_indivisible}"),
