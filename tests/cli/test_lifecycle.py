@@ -137,7 +137,7 @@ def test_cancelled_in_mid_epoch_and_resumed_on_another_world_the_curve_goes_on(
 
 
 def test_another_order_of_samples_is_gone_on_in_only_where_it_was_asked_for(tmp_path: Path) -> None:
-    submitted = orchestrate("submit", SLOW, "--json", "--set", "duration.steps=120", cwd=tmp_path)
+    submitted = orchestrate("submit", SLOW, "--json", "--set", "duration.steps=400", cwd=tmp_path)
     run_dir = Path(json.loads(submitted.stdout)["run_dir"])
     wait_for_step(run_dir, 30)
     orchestrate("cancel", "slow", cwd=tmp_path)
@@ -146,7 +146,7 @@ def test_another_order_of_samples_is_gone_on_in_only_where_it_was_asked_for(tmp_
     assert refused.returncode == 2 and "go on in the new order of samples: --new-order" in refused.stderr
     resumed = orchestrate("resume", "slow", "--set", "seed=8", "--new-order", "--wait", cwd=tmp_path)
     assert resumed.returncode == 0, resumed.stderr
-    assert sorted(windows(run_dir)) == list(range(1, 121))
+    assert sorted(windows(run_dir)) == list(range(1, 401))
     tags = [record["values"] for record in records(run_dir, "001.*.rank-0.log") if record["kind"] == "tags"]
     assert tags == [{"orchestrate.new_order": f"from step {step}: seed: 7 -> 8"}]
 
