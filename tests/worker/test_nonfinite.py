@@ -7,13 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.errors import TrainingError
 from orchestrator.recipe.schema import NonFinite
 from orchestrator.run_dir import RunDir
 from orchestrator.worker.nonfinite import decide, is_passed_over
-from orchestrator.worker.preemption import StopRequest
-from orchestrator.worker.train import train
-from tests.support.worlds import add_attempt, events_of, make_run, metrics_of, run_world, sample_ids_of
+from tests.support.worlds import events_of, failure_of, make_run, metrics_of, run_world, sample_ids_of, world_of
 from tests.worker.recipes import CODE, POINTS, recipe
 
 NAN, INF = math.nan, math.inf
@@ -91,5 +88,6 @@ def test_a_budget_that_is_used_up_ends_the_run_in_one_line(tmp_path: Path) -> No
     points = [{"name": "points", "target": "data:OneTorn", "args": {"size": 61}, "num_samples": 61}]
     policy = {"action": "skip", "budget": 2}
     run = make_run(tmp_path / "run", recipe(POINTS, datasets=points, on_non_finite_loss=policy), CODE)
-    with pytest.raises(TrainingError, match="2 windows have been passed over already"):
-        train(run, add_attempt(run, 1), {}, StopRequest())
+    with world_of(run, 1) as world:
+        assert world.wait() == [1]
+        assert "2 windows have been passed over already" in failure_of(world.attempt)["message"]
