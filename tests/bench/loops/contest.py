@@ -75,7 +75,7 @@ def loop(name: str, work: Work, folder: Path) -> Iterator[Loop]:
     finally:
         for process in ranks:
             process.kill()
-            process.wait()
+            process.communicate()
 
 
 def _by_hand(name: str, work: Work) -> list[str]:
