@@ -37,13 +37,13 @@ pytestmark = pytest.mark.bench
 def recipe(
     model: str, args: dict[str, Any], dataset: dict[str, Any], loss: dict[str, str], size: int
 ) -> dict[str, Any]:
-    """A few optimizer steps of `size` samples, each in a single micro-step."""
+    """A few optimizer steps of `size` samples on each of two ranks, in a single micro-step: a fit predicts DDP."""
     return {
         "name": "memory",
         "model": {"target": model, "args": args},
         "loss": loss,
         "datasets": [{"name": "made-up", "num_samples": dataset["args"]["size"], **dataset}],
-        "batch": {"effective": size},
+        "batch": {"effective": 2 * size},
         "optimizer": {"name": "adamw", "lr": 1e-3},
         "duration": {"steps": NUM_STEPS},
         "loader": {"workers": 0},
@@ -73,12 +73,12 @@ class Measured:
 def measure(folder: Path, wanted: dict[str, Any], *, recompute: bool) -> Measured:
     """Predict the peak of the recipe's step, and let a fresh process take it."""
     wanted = {**wanted, "activation_checkpointing": recompute}
-    size = wanted["batch"]["effective"]
+    size = wanted["batch"]["effective"] // 2
     checked, code = Recipe.model_validate(wanted), UserCode(MODELS)
     simulation = Simulation(checked, code, Sample.of(checked, code), "cpu")
     peak = simulation.forward_backward_bytes(size, accumulating=False, recompute=recompute)
     run = make_run(folder, wanted, MODELS)
-    run_world(run, 1, **ENVIRONMENT)
+    run_world(run, 2, **ENVIRONMENT)
     (observed_gib,) = metrics_of(run, "memory/observed_peak_gib").values()
     name = f"{wanted['model']['target']:<14} batch {size:>3}  recompute {'on' if recompute else 'off'}"
     return Measured(name, max(peak, simulation.step_bytes()), round(observed_gib * 1024 * MIB))
