@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: check install lab-packages lint types imports test bench docs lab-up lab-down
+.PHONY: check install lab-packages lint types imports test bench faults docs lab-up lab-down
 
 check: install lab-packages lint types imports test
 
@@ -36,6 +36,10 @@ test:
 
 bench:
 	$(BIN)/pytest -m bench -s
+
+# What a run survives on a real Slurm, with the seconds that each recovery took.
+faults:
+	$(BIN)/pytest tests/slurm/test_faults.py tests/slurm/test_own_faults.py tests/slurm/test_outages.py tests/slurm/test_slow_node.py tests/bench/test_recovery_cost.py -s
 
 docs:
 	for page in recipe cli readme; do $(BIN)/python docs/generate_$$page.py > docs/.$$page.new || exit 1; done

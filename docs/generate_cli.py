@@ -14,7 +14,8 @@ HEAD = """\
 <!-- Made by docs/generate_cli.py from the help texts; a test compares them. -->
 
 stdout carries data (a plan, a run directory, JSON with `--json`); stderr carries talk. RUN is a run directory, its name
-under `./runs`, or an unambiguous beginning of that name.
+under `./runs`, or an unambiguous beginning of that name. What `why` and `status RUN` tell of a run's attempts:
+[attempts.md](attempts.md).
 
 | Exit code | Meaning |
 |---|---|

@@ -34,6 +34,9 @@ class Partition(_Profile):
     nodes: NodeType = Field(examples=["{num_nodes: 4, gpus: 8, cpus: 64}"], description="The nodes it reaches.")
     max_walltime: Walltime | None = Field(default=None, description='Longest walltime, in quotes: "24:00:00".')
     default: bool = Field(default=False, description="Used when a recipe names no partition.")
+    grace_s: Count | None = Field(
+        default=None, description="Seconds that a preempted job has after SIGTERM, where they are more (GraceTime)."
+    )
 
 
 class Cluster(_Profile):
@@ -61,9 +64,17 @@ class Cluster(_Profile):
         default=None, description="Interface for rendezvous and gloo (default: the one that reaches the head node)."
     )
     shutdown_grace_s: Count = Field(
-        default=25, description="Seconds between the scheduler's SIGTERM and its SIGKILL (KillWait, or GraceTime)."
+        default=25, description="Seconds between the scheduler's SIGTERM and its SIGKILL (KillWait)."
+    )
+    node_timeout_s: Count = Field(
+        default=300, description="Seconds after which the scheduler takes a silent node for lost (SlurmdTimeout)."
     )
     partitions: dict[str, Partition] = Field(default_factory=dict, description="The queues, by name.")
+
+    def grace_in(self, partition: str | None) -> int:
+        """Seconds between SIGTERM and SIGKILL for a job in `partition` that makes way for another one."""
+        found = self.partitions.get(partition or "")
+        return max(self.shutdown_grace_s, (found and found.grace_s) or 0)
 
     @property
     def default_partition(self) -> str | None:

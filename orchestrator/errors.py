@@ -6,7 +6,9 @@ OrchestratorError              anything the user is told in one or two lines; a 
 ├── RunError           exit 2  the run directory: missing, busy, unwritable, of another run
 ├── SubmissionError    exit 3  the scheduler refused, or is not there
 ├── LaunchError        exit 1  the world could not be started on the nodes it was given
-└── TrainingError      exit 1  training cannot go on: a loss that is not finite, counts that disagree
+│   └── NodesFailed    exit 1  the preflight found some of them wanting: the job goes on without these, if it can
+└── TrainingError      exit 1  training cannot go on: counts that disagree, data that changed
+    ├── NonFiniteError exit 1  a loss or a gradient is not a number, or infinite
     └── NoRoom         exit 1  a checkpoint does not fit on its file system; fatal for the last one alone
 """
 
@@ -112,11 +114,24 @@ class LaunchError(OrchestratorError):
     exit_code = 1
 
 
+class NodesFailed(LaunchError):
+    """`nodes` failed a comparison with the others; `facts` is what a rank leaves of it for the driver."""
+
+    def __init__(self, problems: Iterable[Problem], nodes: Iterable[str]) -> None:
+        super().__init__(problems)
+        self.nodes = tuple(nodes)
+        self.facts = {"nodes": list(self.nodes)}
+
+
 class TrainingError(OrchestratorError):
     exit_code = 1
 
 
 class NoRoom(TrainingError):
+    pass
+
+
+class NonFiniteError(TrainingError):
     pass
 
 

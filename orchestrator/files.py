@@ -6,6 +6,7 @@ torn line, so a writer starts its next record on a new line and a reader skips w
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import secrets
@@ -14,6 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""The errno of a write that a full disk refuses, or a quota that is used up."""
 PRIVATE_FILE = 0o600
 PRIVATE_DIR = 0o700
 

@@ -42,14 +42,27 @@ def num_oom_kills() -> int:
     return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
 
 
+def process_state(pid: int) -> str | None:
+    """One letter for what process `pid` is at, such as T for stopped; None for one that is gone, or a zombie.
+
+    Source: proc(5), field 3 of /proc/PID/stat.
+    """
+    after_name = _stat(pid)
+    return after_name[0] if after_name and after_name[0] != "Z" else None
+
+
 def process_start_time(pid: int) -> int | None:
     """Kernel ticks since boot at which `pid` started, so that a pid that was used again is told apart; None if gone.
 
-    Source: proc(5), field 22 of /proc/PID/stat; the second field may hold spaces and parentheses. A zombie is gone.
+    Source: proc(5), field 22 of /proc/PID/stat. A zombie is gone.
     """
+    after_name = _stat(pid)
+    return int(after_name[19]) if after_name and after_name[0] != "Z" else None
+
+
+def _stat(pid: int) -> list[str]:
+    """The fields from the third on; the second may hold spaces and parentheses. Empty for a process that is gone."""
     try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
-        return None
-    after_name = stat.rpartition(")")[2].split()
-    return None if after_name[0] == "Z" else int(after_name[19])
+        return []

@@ -11,6 +11,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+ATTEMPT_VARIABLE = "ORCHESTRATE_ATTEMPT_DIR"
+"""The variable that tells every rank the directory of its attempt."""
+PULSE_VARIABLE = "ORCHESTRATE_PULSE_DIR"
+"""The variable that tells every rank where on its machine it leaves its signs of life; see `pulse`."""
+
 _ATTEMPT = re.compile(r"\d{3,}")
 
 
@@ -36,7 +41,7 @@ class AttemptDir:
 
     @property
     def driver(self) -> Path:
-        """Job id, host, pid and start of the driver. Writer: driver."""
+        """Job id, host, pid and start of the driver, and its heartbeat. Writer: driver."""
         return self.path / "driver.json"
 
     def node(self, name: str) -> Path:
@@ -63,14 +68,29 @@ class AttemptDir:
         return self.path / "verdict.json"
 
     @property
+    def successor(self) -> Path:
+        """The job that goes on after this attempt, in the queue; whoever creates it submits that job. Writer: driver,
+        or a supervisor in its place."""
+        return self.path / "successor.json"
+
+    @property
     def logs(self) -> Path:
         return self.path / "logs"
+
+    @property
+    def srun_log(self) -> Path:
+        """What srun says, and supervisors before they have a log of their own; copied to the job's log too."""
+        return self.logs / "srun.log"
 
     def rank_log(self, rank: int) -> Path:
         return self.logs / f"rank-{rank}.log"
 
     def node_log(self, name: str) -> Path:
         return self.logs / f"node-{name}.log"
+
+    def stack(self, rank: int) -> Path:
+        """Where a rank stood when it, or all that waited for it, gave no sign of life. Writer: its supervisor."""
+        return self.logs / f"stack-{rank}.txt"
 
 
 @dataclass(frozen=True)
@@ -110,6 +130,16 @@ class RunDir:
         return self.path / "learnt-store.json"
 
     @property
+    def tuned(self) -> Path:
+        """Loader processes as they were found to be right, for the next attempt. Writer: submit, resume, ranks."""
+        return self.path / "tuned.json"
+
+    @property
+    def tuned_store(self) -> Path:
+        """{file, loader}: where the driver keeps that for other runs, if anywhere. Writer: submit, resume."""
+        return self.path / "tuned-store.json"
+
+    @property
     def job_script(self) -> Path:
         """The very bytes handed to the scheduler. Writer: submit, resume."""
         return self.path / "job.sh"
@@ -121,12 +151,13 @@ class RunDir:
 
     @property
     def job(self) -> Path:
-        """Backend and id of the last job. Writer: submit, resume."""
+        """Backend and id of the last job. Writer: submit, resume; whoever puts the run back in the queue."""
         return self.path / "job.json"
 
     @property
     def resume(self) -> Path:
-        """What the last resume allowed its job: {new_order}. Writer: resume."""
+        """What the last resume allowed its job, and the attempt that it begins with: {new_order, first_attempt}.
+        Writer: resume."""
         return self.path / "resume.json"
 
     @property
@@ -194,11 +225,16 @@ class RunDir:
     def trained_attempt(self, *, saves_itself: bool) -> AttemptDir | None:
         """The last attempt that was planned, if there is a checkpoint to go on from; None without one.
 
-        A command `saves_itself`, nobody knows where: it is taken to have done so.
+        A command without a session `saves_itself`, nobody knows where: it is taken to have done so.
         """
         planned = [attempt for attempt in self.all_attempts() if attempt.plan.is_file()]
         has_checkpoint = saves_itself or any(self.checkpoints.glob("step-*/COMMIT"))
         return planned[-1] if planned and has_checkpoint else None
+
+    def newest_checkpoint_step(self) -> int | None:
+        """The step of the newest checkpoint that is complete; whether it is sound is seen when it is loaded."""
+        committed = self.checkpoints.glob("step-*/COMMIT")
+        return max((int(path.parent.name.partition("-")[2]) for path in committed), default=None)
 
     def last_attempt(self) -> AttemptDir | None:
         return max(self.all_attempts(), key=lambda attempt: attempt.number, default=None)

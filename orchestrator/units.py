@@ -79,3 +79,8 @@ def format_lr(value: float) -> str:
         return f"{value:.3g}"
     mantissa, exponent = f"{value:.2e}".split("e")
     return f"{mantissa}e{int(exponent)}"
+
+
+def format_seconds(seconds: float) -> str:
+    """'0.4 s', '433 s', '12,345 s': a length of time as it is compared with others, tenths only where they matter."""
+    return f"{seconds:.1f} s" if seconds < 9.95 else f"{format_count(round(seconds))} s"

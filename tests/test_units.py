@@ -11,6 +11,7 @@ from orchestrator.units import (
     format_lr,
     format_mebibytes,
     format_memory,
+    format_seconds,
     format_walltime,
     parse_bytes,
     parse_walltime,
@@ -90,3 +91,9 @@ def test_counts_have_thousands_separators() -> None:
 
 def test_a_size_is_told_in_gib_or_below_one_in_mib() -> None:
     assert [format_memory(size * 1024**2) for size in (0.25, 1023, 22968)] == ["256.0 KiB", "1023.0 MiB", "22.43 GiB"]
+
+
+def test_seconds_have_tenths_where_they_matter() -> None:
+    assert [format_seconds(value) for value in (0, 0.44, 9.94, 9.96, 433.4, 12345)] == [
+        "0.0 s", "0.4 s", "9.9 s", "10 s", "433 s", "12,345 s",
+    ]  # fmt: skip

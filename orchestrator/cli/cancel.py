@@ -7,7 +7,8 @@ import time
 import click
 
 from orchestrator.cli.options import current_folder, run_argument
-from orchestrator.errors import Problem, RunError
+from orchestrator.cli.talk import say
+from orchestrator.errors import Problem, RunError, SubmissionError
 from orchestrator.files import read_json, write_json
 from orchestrator.submit.backend import backend_named
 from orchestrator.submit.runs import ALIVE, find_run, statuses
@@ -23,7 +24,10 @@ def command(run: str) -> None:
         raise RunError(Problem(run_dir.path.name, f"is not running: {status.state}", "nothing to cancel"))
     write_json(run_dir.cancel, {"requested_at": time.time()})
     job = read_json(run_dir.job)
+    if job["job_id"] is None:
+        what = "whether it has a job is unknown: Slurm has not told yet"
+        raise SubmissionError(Problem(run_dir.path.name, what, "cancel it again when `squeue --me` answers"))
     slurm_conf = (read_json(run_dir.cluster) or {}).get("slurm_conf")
-    backend_named(job["backend"], slurm_conf=slurm_conf).cancel(job["job_id"])
+    backend_named(job["backend"], slurm_conf=slurm_conf).cancel(job["job_id"], say=say)
     name = run_dir.path.name
     click.echo(f"{name}: asked to save and end; go on later with: orchestrate resume {name}", err=True)

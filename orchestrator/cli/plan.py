@@ -57,7 +57,7 @@ def command(
     if show == "script":
         click.echo(prepared.script, nl=False)
     elif show == "torchrun":
-        click.echo(torchrun_commands(prepared.read.recipe, prepared.plan, prepared.run_dir), nl=False)
+        click.echo(torchrun_commands(prepared.read.recipe, prepared.plan, prepared.run_dir, prepared.cluster), nl=False)
     elif show == "recipe":
         click.echo(prepared.read.stored, nl=False)
     elif explain:

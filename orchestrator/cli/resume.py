@@ -45,7 +45,10 @@ def command(
     follow: bool,
     as_json: bool,
 ) -> int:
-    """Go on with RUN from its last checkpoint; --set may change resources, loader, tracking and batch.micro."""
+    """Go on with RUN from its last checkpoint.
+
+    --set may change resources, loader, tuning, tracking, hang_timeout, preflight and batch.micro.
+    """
     run_dir = find_run(run, cwd=current_folder())
     resume_run(run_dir, overrides=overrides, profile=profile, offline=offline, new_order=new_order, say=say)
     return report(run_dir, waits=wait or follow, follow=follow, as_json=as_json)

@@ -66,7 +66,7 @@ def command(
     """Train RECIPE's first steps on many topologies of this machine's CPU, and compare each with one process.
 
     Exit code 4, with the reason, when losses, weights or samples differ by more than rounding. What torch draws in a
-    forward pass, such as dropout, is drawn by sample here; in training it is torch's own.
+    forward pass, such as dropout, is drawn by sample here; in training it is torch's own. The model is not compiled.
     """
     staged = asset_check(recipe, thorough=False)
     cluster, read, _ = read_and_look(recipe, overrides=overrides, profile=profile, offline=True, more=(staged,))

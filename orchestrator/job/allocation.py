@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
+from dataclasses import replace
 from typing import Literal
 
 from orchestrator.cluster import Allocation, Cluster
@@ -66,3 +67,9 @@ def allocation_local(recipe: Recipe, *, accelerator: Accelerator, host: str, usa
     name = host.partition(".")[0]
     names = (name,) if wanted.num_nodes == 1 else tuple(f"{name}-{index}" for index in range(wanted.num_nodes))
     return Allocation(wanted.num_nodes, wanted.gpus_per_node, cpus, names, accelerator)
+
+
+def without_nodes(allocation: Allocation, names: Container[str]) -> Allocation:
+    """What remains of an allocation when some nodes are left out."""
+    kept = tuple(name for name in allocation.node_names if name not in names)
+    return replace(allocation, num_nodes=len(kept), node_names=kept)

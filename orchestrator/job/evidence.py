@@ -1,98 +1,106 @@
-"""What an attempt left behind, read from its directory for the judge."""
+"""What an attempt leaves behind, as values: what ranks, supervisors, the driver and Slurm say of it."""
 
 from __future__ import annotations
 
-import contextlib
-import re
-import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
-from orchestrator.cluster import Allocation
-from orchestrator.files import read_json
-from orchestrator.job.verdict import Evidence, NodeReport, OutOfMemory, RankError
-from orchestrator.out_of_memory import OUT_OF_MEMORY
-from orchestrator.run_dir import AttemptDir
+from orchestrator.errors import NodesFailed, NoRoom
+from orchestrator.hang import Hang
+from orchestrator.job.verdict import OutOfMemory
 
-_ERROR_FILE = re.compile(r"error-\d+\.json")
-_LOG_TAIL_BYTES = 64 * 1024
+NO_ROOM = NoRoom.__name__
+"""The type of a rank's error that means: a disk was full."""
+NODES_FAILED = NodesFailed.__name__
+"""The type of every rank's error where the preflight has found nodes that fall behind."""
 
-
-def gather(
-    attempt: AttemptDir,
-    allocation: Allocation,
-    *,
-    exit_code: int,
-    is_command: bool,
-    asked: str | None,
-    killed_nodes: tuple[str, ...],
-) -> Evidence:
-    """Everything about an attempt whose step has ended. A damaged file counts as none."""
-    return Evidence(
-        exit_code=exit_code,
-        nodes=tuple(_node_report(attempt, name) for name in allocation.node_names),
-        gpus_per_node=allocation.gpus_per_node,
-        is_command=is_command,
-        done=_read(attempt.done),
-        stop=_read(attempt.stop),
-        errors=tuple(_rank_errors(attempt)),
-        asked=asked,
-        killed_nodes=killed_nodes,
-        now=time.time(),
-    )
+JobEnd = Literal["cancelled", "preempted", "time_limit"]
+"""Why a job is about to end, or has: by a person, for another job's sake, or because its time is up."""
 
 
-def log_tail(attempt: AttemptDir) -> Callable[[int], str]:
-    """A function that gives the end of a rank's log, '' where there is none."""
+@dataclass(frozen=True)
+class RankError:
+    """error-<rank>.json: what a rank said itself."""
 
-    def tail(rank: int) -> str:
-        with contextlib.suppress(OSError), attempt.rank_log(rank).open("rb") as log:
-            log.seek(max(0, log.seek(0, 2) - _LOG_TAIL_BYTES))
-            return log.read().decode(errors="replace")
-        return ""
-
-    return tail
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    try:
-        value = read_json(path)
-    except (OSError, ValueError):
-        return None
-    return value if isinstance(value, dict) else None
+    rank: int
+    kind: str
+    message: str
+    time: float
+    memory: OutOfMemory | None = None
+    """Present when its memory ran out."""
+    step: int | None = None
+    """The step that it was at; None before the first one."""
+    nodes: tuple[str, ...] = ()
+    """Those that fell behind in the preflight, where that is the error."""
 
 
-def _rank_errors(attempt: AttemptDir) -> Iterator[RankError]:
-    for path in sorted(attempt.path.iterdir()):
-        found = _read(path) if _ERROR_FILE.fullmatch(path.name) else None
-        if found is not None:
-            message = " ".join(str(found.get("message", "")).split())
-            kind, when = str(found.get("type", "")), float(found.get("time", 0.0))
-            yield RankError(found["rank"], kind, message, when, _memory(found) if kind == OUT_OF_MEMORY else None)
+@dataclass(frozen=True)
+class NodeReport:
+    """node-<name>.json at the end of an attempt; `state` is None where a node never wrote one."""
+
+    name: str
+    state: str | None = None
+    failed_check: str | None = None
+    exit_code: int | None = None
+    asked: str | None = None
+    """The signal by which its supervisor was asked to stop."""
+    failed_ranks: tuple[tuple[int, int], ...] = ()
+    """(rank, exit code) of the ranks that ended by themselves, torchrun's first one in front; < 0 is a signal."""
+    oom_kills: int = 0
+    """Processes that the node's kernel killed meanwhile for want of host memory, perhaps another job's."""
+    hang: Hang | None = None
+    """Because of which the supervisor ended its ranks."""
+    silent: Hang | None = None
+    """The one of its ranks that hung first, where all were silent for too long in the end; it may wait for another
+    node's."""
+
+    @property
+    def was_cut_off(self) -> bool:
+        """Whether its supervisor ended without a word, and without having been asked to."""
+        return self.state not in (None, "ended") and self.asked is None
 
 
-def _memory(found: dict[str, Any]) -> OutOfMemory:
-    return OutOfMemory(
-        micro_batch_size=found.get("micro_batch_size"),
-        step=found.get("step"),
-        peak_bytes=found.get("peak_bytes"),
-        capacity_bytes=found.get("capacity_bytes"),
-    )
+@dataclass(frozen=True)
+class Evidence:
+    """All that an attempt left behind, and what its driver saw."""
 
+    exit_code: int
+    nodes: tuple[NodeReport, ...]
+    gpus_per_node: int
+    is_command: bool = False
+    """The recipe is a command without a session: its end is what it says itself."""
+    opens_session: bool = False
+    """The recipe is a command whose session leaves done.json or stop.json."""
+    done: dict[str, Any] | None = None
+    stop: dict[str, Any] | None = None
+    errors: tuple[RankError, ...] = ()
+    asked: str | None = None
+    """The signal by which the driver was asked to stop; Slurm may ask the nodes alone."""
+    killed_nodes: tuple[str, ...] = ()
+    lost_nodes: tuple[str, ...] = ()
+    """Nodes that the allocation had when the attempt began and has no more, or that fell silent."""
+    silent_nodes: tuple[str, ...] = ()
+    """Nodes whose supervisor had not been heard of for a while when the step ended, by the driver's clock."""
+    job_end: JobEnd | None = None
+    no_room: str | None = None
+    """What the run directory's file system said when something was to be written after an attempt that did not end
+    well; None where there was room. Ranks and supervisors could not write down what befell them then."""
 
-def _node_report(attempt: AttemptDir, name: str) -> NodeReport:
-    found = _read(attempt.node(name))
-    if found is None:
-        return NodeReport(name)
-    failed = next((check for check in found.get("checks", ()) if not check["ok"]), None)
-    return NodeReport(
-        name=name,
-        state=found["state"],
-        failed_check=failed and f"{failed['name']} failed: {failed['detail']}",
-        heartbeat_at=found["heartbeat_at"],
-        exit_code=found["exit_code"],
-        asked=found["asked"],
-        failed_ranks=tuple((rank["rank"], rank["exit_code"]) for rank in found["failed_ranks"]),
-        oom_kills=found.get("oom_kills", 0),
-    )
+    @property
+    def met_deadline(self) -> bool:
+        """Whether the ranks stopped by themselves, and had saved, because the job's time was nearly up."""
+        return self.stop is not None and bool(self.stop.get("deadline"))
+
+    @property
+    def failed_unasked(self) -> bool:
+        """Whether a node failed before anybody asked it to stop. The others are then asked because of it."""
+        cut_off = self.exit_code != 0 and any(node.was_cut_off for node in self.nodes)
+        failed = any((node.exit_code or node.hang) and not node.asked for node in self.nodes)
+        return bool(self.killed_nodes or self.lost_nodes) or cut_off or failed
+
+    @property
+    def asked_by(self) -> str | None:
+        """What asked the run to stop, if that came first."""
+        if self.asked is None and self.failed_unasked:
+            return None
+        return self.asked or next((node.asked for node in self.nodes if node.asked), None)

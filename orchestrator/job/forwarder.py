@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from orchestrator.files import PRIVATE_FILE, make_private_dir, read_json
 from orchestrator.processes import start_child
 from orchestrator.run_dir import RunDir
+from orchestrator.talk import tell
 
 DRAIN_S = 30.0
 _FIRST_PAUSE_S = 1.0
@@ -52,7 +53,7 @@ class Forwarder:
             with open(self._run.forward / "forward.log", "ab", opener=_private) as log:
                 self._process = start_child(self._command, env=env, output=log, at_parents_death=signal.SIGTERM)
         except (OSError, ValueError) as error:
-            print(f"driver: the forwarder cannot be started: {error}", flush=True)
+            tell(f"driver: the forwarder cannot be started: {error}")
 
     def drain(self, timeout_s: float = DRAIN_S) -> bool:
         """After the verdict: wait until the forwarder has sent everything and ended, which it then does by itself.

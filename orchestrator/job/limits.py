@@ -50,6 +50,6 @@ def _stores(run: RunDir) -> Iterator[Path]:
 
 
 def _read(path: Path) -> LearntLimit | None:
-    with contextlib.suppress(ValueError):
+    with contextlib.suppress(OSError, ValueError):
         return limit_from_json(read_json(path))
     return None

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import re
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from signal import SIGKILL, SIGTERM, Signals
 from typing import Protocol
 
@@ -16,10 +18,18 @@ from orchestrator.files import read_json
 from orchestrator.job.commands import ask
 from orchestrator.processes import start_child
 from orchestrator.run_dir import AttemptDir, RunDir
+from orchestrator.talk import tell
 
 _SUPERVISOR_ENDS_S = 15
 """Seconds a supervisor may need after torchrun's own time-out."""
 _SLURM_ASKS_S = 0.5
+_ASKS_AGAIN_S = 5
+_SCANCEL_ENDS_S = 30
+_SRUN_ENDS_S = 15
+_LOOK_S = 0.1
+_NODE_FAILURE = re.compile(r"srun: error: Node failure on (\S+)")
+_TASKS_ENDED = re.compile(r"srun: error: \S+: tasks? ([\d,-]+): ")
+"""As in `srun: error: node[1,3]: tasks 0,2: Killed`; one that ends well is not told."""
 
 
 class Step(Protocol):
@@ -31,8 +41,14 @@ class Step(Protocol):
     def signal(self, number: Signals) -> None:
         """Ask all ranks to save and end."""
 
+    def kill(self, *, without: Collection[str] = ()) -> None:
+        """End everything at once, without a save. Nobody waits for the end of these nodes, which may never be told."""
+
     def killed_nodes(self) -> tuple[str, ...]:
         """Nodes whose supervisor is known to have been killed by somebody else."""
+
+    def failed_nodes(self) -> tuple[str, ...]:
+        """Nodes that the scheduler has told to have failed."""
 
 
 def supervisor_command(run: RunDir, attempt: AttemptDir) -> tuple[str, ...]:
@@ -43,7 +59,9 @@ def supervisor_command(run: RunDir, attempt: AttemptDir) -> tuple[str, ...]:
 def srun_command(allocation: Allocation, command: tuple[str, ...]) -> tuple[str, ...]:
     """One task per node. One supervisor's failure ends the others, which might wait for it for ever.
 
-    --cpus-per-task is repeated because srun does not inherit it from sbatch (Slurm 22.05 to 23.02).
+    --cpus-per-task is repeated because srun does not inherit it from sbatch (Slurm 22.05 to 23.02). A lost node ends
+    only its own task, so that the other supervisors live on when it is the first one; and the step of an attempt does
+    not wait for the end of the one before it, which a node that nobody reaches may keep from ending.
     """
     cpus = () if allocation.cpus_per_node is None else (f"--cpus-per-task={allocation.cpus_per_node}",)
     return (
@@ -51,10 +69,19 @@ def srun_command(allocation: Allocation, command: tuple[str, ...]) -> tuple[str,
         f"--nodes={allocation.num_nodes}",
         f"--ntasks={allocation.num_nodes}",
         "--ntasks-per-node=1",
+        f"--nodelist={','.join(allocation.node_names)}",
         "--kill-on-bad-exit=1",
+        "--no-kill",
+        "--overlap",
         *cpus,
         *command,
     )
+
+
+def _num_tasks(ranges: str) -> int:
+    """How many tasks `0,2-4` are."""
+    ends = (part.partition("-") for part in ranges.split(",") if part)
+    return sum(int(last or first) - int(first) + 1 for first, _, last in ends)
 
 
 class SrunStep:
@@ -72,27 +99,72 @@ class SrunStep:
         self._node_files = [attempt.node(name) for name in allocation.node_names]
         self._job_id = job_id
         self._asked: tuple[Signals, float] | None = None
-        self._srun = start_child(srun_command(allocation, command), env=env)
+        self._failed_nodes: list[str] = []
+        self._num_ended = 0
+        self._log = attempt.srun_log.open("w+b")
+        self._srun = start_child(srun_command(allocation, command), env=env, output=self._log)
+        self._reader = attempt.srun_log.open(errors="replace")
 
     def poll(self) -> int | None:
-        if self._asked is not None and time.monotonic() - self._asked[1] >= _SLURM_ASKS_S:
-            self._pass_on(self._asked[0])
+        with contextlib.suppress(OSError):
+            if told := self._reader.read():
+                self._failed_nodes += _NODE_FAILURE.findall(told)
+                self._num_ended += sum(map(_num_tasks, _TASKS_ENDED.findall(told)))
+                tell(told.rstrip("\n"))
+        if self._asked is not None and time.monotonic() >= self._asked[1] and self._pass_on(self._asked[0]):
             self._asked = None
         return self._srun.poll()
 
     def signal(self, number: Signals) -> None:
         """Pass the signal on, a moment later: Slurm signals the nodes too when it ends a job, and once is enough."""
-        self._asked = (number, time.monotonic())
+        self._asked = (number, time.monotonic() + _SLURM_ASKS_S)
 
-    def _pass_on(self, number: Signals) -> None:
-        """By scancel, to every process of the job's steps: a SIGTERM to srun itself would kill the step at once."""
-        if any((read_json(path) or {}).get("asked") for path in self._node_files):
-            return
-        with contextlib.suppress(LaunchError):
-            ask(("scancel", f"--signal={number.name.removeprefix('SIG')}", self._job_id), timeout_s=30)
+    def _pass_on(self, number: Signals) -> bool:
+        """By scancel, to every process of the job's steps: a SIGTERM to srun itself would kill the step at once.
+
+        False where it could not be done, and is to be tried again.
+        """
+        try:
+            if not any((read_json(path) or {}).get("asked") for path in self._node_files):
+                ask(("scancel", f"--signal={number.name.removeprefix('SIG')}", self._job_id), timeout_s=30)
+            return True
+        except (LaunchError, OSError, ValueError):
+            self._asked = (number, time.monotonic() + _ASKS_AGAIN_S)
+            return False
+
+    def kill(self, *, without: Collection[str] = ()) -> None:
+        """By scancel, on every node; srun ends with its last task, or at our hand if Slurm does not answer.
+
+        By the number of the step: a SIGKILL for the whole job would be its end. srun itself would wait for nodes that
+        do not answer until Slurm gives them up.
+        """
+        killing, num_reached = self._start_to_kill(), len(self._node_files) - len(without)
+        give_up_at = time.monotonic() + _SCANCEL_ENDS_S + _SRUN_ENDS_S
+        while self.poll() is None and time.monotonic() < give_up_at:
+            if without and self._num_ended >= num_reached:
+                break
+            if killing is None or killing.poll() is not None:
+                give_up_at = min(give_up_at, time.monotonic() + _SRUN_ENDS_S)
+            time.sleep(_LOOK_S)
+        for process in (self._srun, killing):
+            if process is not None and process.poll() is None:
+                process.kill()
+                process.wait()
+
+    def _start_to_kill(self) -> subprocess.Popen[bytes] | None:
+        """scancel talks to each node itself, and would wait some seconds for one that does not answer."""
+        try:
+            steps = ask(("squeue", "--steps", f"--jobs={self._job_id}", "--noheader", "--format=%i"), timeout_s=30)
+        except LaunchError:
+            return None
+        numbered = [step for step in steps.split() if step.rpartition(".")[2].isdigit()]
+        return start_child(("scancel", "--signal=KILL", *numbered), env=os.environ) if numbered else None
 
     def killed_nodes(self) -> tuple[str, ...]:
         return ()
+
+    def failed_nodes(self) -> tuple[str, ...]:
+        return tuple(self._failed_nodes)
 
 
 class LocalStep:
@@ -122,8 +194,14 @@ class LocalStep:
     def signal(self, number: Signals) -> None:
         self._send(number)
 
+    def kill(self, *, without: Collection[str] = ()) -> None:
+        self._send(SIGKILL)
+
     def killed_nodes(self) -> tuple[str, ...]:
         return tuple(self._killed)
+
+    def failed_nodes(self) -> tuple[str, ...]:
+        return ()
 
     def _note_end(self, name: str, code: int) -> None:
         if code == 0 or self._first_failure:

@@ -11,6 +11,15 @@ from pathlib import PurePath
 
 SIGNALS = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2")
 """What torchrun forwards to the ranks instead of dying of it; they save and end."""
+WARNING = "SIGUSR2"
+"""What the job script asks Slurm to send ahead of the time limit. Slurm sends it to every rank itself, and there is
+time; torchrun would end the ranks after `shutdown_timeout_s`, in the midst of a long save, so it is told nothing of it.
+"""
+
+
+def signals_for(scheduler: str) -> tuple[str, ...]:
+    """What torchrun handles where jobs are started by `scheduler`."""
+    return tuple(name for name in SIGNALS if scheduler != "slurm" or name != WARNING)
 
 
 @dataclass(frozen=True)
@@ -32,6 +41,9 @@ class World:
     num_nodes: int
     gpus_per_node: int
     shutdown_timeout_s: int
+    """Seconds that ranks have to end after a signal, before they are killed."""
+    signals: tuple[str, ...] = SIGNALS
+    """What torchrun handles; it ignores the others, as it was started."""
 
 
 def torchrun_command(world: World, *, node_rank: int, command: tuple[str, ...], python: str) -> tuple[str, ...]:
@@ -46,7 +58,7 @@ def torchrun_command(world: World, *, node_rank: int, command: tuple[str, ...], 
         f"--master-addr={world.endpoint.host}",
         f"--master-port={world.endpoint.port}",
         "--max-restarts=0",
-        f"--signals-to-handle={','.join(SIGNALS)}",
+        f"--signals-to-handle={','.join(world.signals)}",
         f"--shutdown-timeout={world.shutdown_timeout_s}",
         "--no-python",
         *(python, "-m", "orchestrator.node.rank", str(world.run_dir), str(world.attempt), "--"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 
@@ -34,32 +34,29 @@ def _handle(name: str) -> Any:
     return pynvml.nvmlDeviceGetHandleByIndex(int(name)) if name.isdigit() else pynvml.nvmlDeviceGetHandleByUUID(name)
 
 
-class GpuSampler:
-    """Utilization, memory and power of this job's GPUs. Without a driver it has nothing to say, silently."""
+@dataclass(frozen=True)
+class GpuState:
+    """What the driver says of a GPU before anything of this job runs on it; None where it does not say."""
 
-    def __init__(self, visible_devices: str | None) -> None:
-        try:
-            self._handles = visible_gpus(visible_devices)
-        except GpuError:
-            self._handles = []
-
-    def sample(self) -> dict[str, float]:
-        """`gpu/<i>/utilization_percent`, `.../memory_used_bytes`, `.../power_w`, as far as the driver tells them."""
-        return {
-            f"gpu/{index}/{name}": value
-            for index, handle in enumerate(self._handles)
-            for name, value in _measurements(handle)
-        }
+    memory_used_bytes: int | None = None
+    memory_total_bytes: int | None = None
+    uncorrected_errors: int | None = None
+    """Of its memory, since the driver was loaded or the GPU reset; None without ECC."""
 
 
-def _measurements(handle: Any) -> Iterator[tuple[str, float]]:
+def gpu_states(handles: list[Any]) -> tuple[GpuState, ...]:
+    """The state of each of the GPUs with these handles."""
+    return tuple(_state(handle) for handle in handles)
+
+
+def _state(handle: Any) -> GpuState:
     import pynvml
 
-    with contextlib.suppress(pynvml.NVMLError):
-        yield "utilization_percent", float(pynvml.nvmlDeviceGetUtilizationRates(handle).gpu)
+    used = total = errors = None
     with contextlib.suppress(pynvml.NVMLError):
         memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
-        yield "memory_used_bytes", float(memory.used)
-        yield "memory_percent", 100.0 * memory.used / memory.total
+        used, total = int(memory.used), int(memory.total)
     with contextlib.suppress(pynvml.NVMLError):
-        yield "power_w", pynvml.nvmlDeviceGetPowerUsage(handle) / 1000.0
+        kind, since = pynvml.NVML_MEMORY_ERROR_TYPE_UNCORRECTED, pynvml.NVML_VOLATILE_ECC
+        errors = int(pynvml.nvmlDeviceGetTotalEccErrors(handle, kind, since))
+    return GpuState(used, total, errors)

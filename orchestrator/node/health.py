@@ -6,14 +6,17 @@ import contextlib
 import os
 import secrets
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from orchestrator.machine import num_usable_cpus
-from orchestrator.node.gpus import GpuError, visible_gpus
+from orchestrator.node.gpus import GpuError, GpuState, gpu_states, visible_gpus
 from orchestrator.node.launch import NodeLaunch
 from orchestrator.run_dir import RunDir
+
+MOST_TAKEN = 0.25
+"""The share of a GPU's memory that others may hold."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ def _checks(run: RunDir, launch: NodeLaunch) -> Iterator[Check]:
     yield check_writable(run.attempt(launch.attempt).path)
     yield check_cpus(num_usable_cpus(), expected=launch.cpus_per_node, binds_cpus=launch.binds_cpus)
     if launch.accelerator == "cuda":
-        yield check_gpus(launch.gpus_per_node, os.environ.get("CUDA_VISIBLE_DEVICES"))
+        yield from check_gpus(launch.gpus_per_node, os.environ.get("CUDA_VISIBLE_DEVICES"))
     if launch.node_rank == 0:
         yield check_endpoint_is_free(launch.host, launch.port)
     else:
@@ -67,16 +70,50 @@ def check_cpus(usable: int, *, expected: int | None, binds_cpus: bool) -> Check:
     return Check("cpus", True, detail)
 
 
-def check_gpus(expected: int, visible_devices: str | None) -> Check:
-    """As many GPUs as ranks, each answering to the driver. Nothing falls back to another device."""
+def check_gpus(expected: int, visible_devices: str | None) -> Iterator[Check]:
+    """As many GPUs as ranks, each answering to the driver, sound and free. Nothing falls back to another device."""
     try:
         found = visible_gpus(visible_devices)
     except GpuError as error:
-        return Check("gpus", False, f"{error}; load the NVIDIA driver, or set accelerator: cpu in the cluster profile")
+        fix = "load the NVIDIA driver, or set accelerator: cpu in the cluster profile"
+        yield Check("gpus", False, f"{error}; {fix}")
+        return
     detail = f"{len(found)} visible, {expected} planned"
     if len(found) < expected:
-        return Check("gpus", False, f"{detail}; exclude this node, or ask for {len(found)} GPUs per node")
-    return Check("gpus", True, detail)
+        yield Check("gpus", False, f"{detail}; exclude this node, or ask for {len(found)} GPUs per node")
+    else:
+        yield Check("gpus", True, detail)
+    states = gpu_states(found)
+    yield check_ecc(states)
+    yield check_gpu_memory(states)
+
+
+def check_ecc(states: Sequence[GpuState]) -> Check:
+    """No uncorrected error of a GPU's memory since it was reset: the next one ends whatever runs on it."""
+    told = [state.uncorrected_errors for state in states]
+    for index, errors in enumerate(told):
+        if errors:
+            fix = "exclude this node until the GPU is reset or replaced"
+            return Check("gpu errors", False, f"GPU {index} has {errors} uncorrected memory errors; {fix}")
+    silent = told.count(None)
+    return Check("gpu errors", True, f"none uncorrected, {silent} of {len(told)} without ECC" if silent else "none")
+
+
+def check_gpu_memory(states: Sequence[GpuState]) -> Check:
+    """Nobody else holds more than MOST_TAKEN of a GPU's memory. A display and the driver itself hold some."""
+    most = 0.0
+    for index, state in enumerate(states):
+        if not state.memory_total_bytes or state.memory_used_bytes is None:
+            continue
+        taken = state.memory_used_bytes / state.memory_total_bytes
+        if taken > MOST_TAKEN:
+            used, total = (number / 2**30 for number in (state.memory_used_bytes, state.memory_total_bytes))
+            held = f"GPU {index}: {used:.1f} of {total:.1f} GiB are taken before this job has begun"
+            return Check(
+                "gpu memory", False, f"{held}; end what runs there (nvidia-smi shows it), or exclude this node"
+            )
+        most = max(most, taken)
+    return Check("gpu memory", True, f"{most:.0%} taken at most")
 
 
 def check_endpoint_is_free(host: str, port: int) -> Check:

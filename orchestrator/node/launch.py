@@ -26,6 +26,17 @@ class NodeLaunch:
     gpus_per_node: int
     cpus_per_node: int | None
     binds_cpus: bool
+    hang_timeout_s: float
+    """No silence of a rank that is shorter is a hang."""
+    driver_silence_s: float | None = None
+    """After so long without its heartbeat the driver is gone; None where nobody could take over from it."""
+    other_nodes: tuple[str, ...] = ()
+    """In the order of their ranks."""
+
+    @property
+    def ranks(self) -> range:
+        """The numbers of this node's ranks."""
+        return range(self.node_rank * self.gpus_per_node, (self.node_rank + 1) * self.gpus_per_node)
 
 
 def variables_here(launch: NodeLaunch, *, usable_cpus: int) -> dict[str, str]:
@@ -67,4 +78,7 @@ def node_launch(launch: dict[str, Any], *, where: str, node_rank: int | None, en
         gpus_per_node=launch["gpus_per_node"],
         cpus_per_node=launch["cpus_per_node"],
         binds_cpus=launch["binds_cpus"],
+        hang_timeout_s=launch["hang_timeout_s"],
+        driver_silence_s=launch.get("driver_silence_s"),
+        other_nodes=tuple(other["name"] for other in launch["nodes"] if other is not node),
     )

@@ -10,7 +10,8 @@ from types import TracebackType
 
 import psutil
 
-from orchestrator.node.gpus import GpuSampler
+from orchestrator.node.gpu_sampler import GpuSampler
+from orchestrator.talk import tell
 from orchestrator.tracking.journal import Journal
 
 FIRST_SAMPLE_S = 1.0
@@ -80,7 +81,8 @@ class Sampler:
         self._thread.join(timeout=2.0)
 
     def _run(self) -> None:
-        self._sources = [HostSampler().sample, GpuSampler(os.environ.get("CUDA_VISIBLE_DEVICES")).sample]
+        gpus = GpuSampler(os.environ.get("CUDA_VISIBLE_DEVICES"), self._journal.event)
+        self._sources = [HostSampler().sample, gpus.sample]
         pause_s = FIRST_SAMPLE_S
         while not self._ended.wait(pause_s):
             self._sample()
@@ -95,6 +97,6 @@ class Sampler:
                 values |= source()
             except Exception as error:  # a sample is never worth a run
                 self._sources.remove(source)
-                print(f"supervisor: no more {source.__qualname__}: {type(error).__name__}: {error}", flush=True)
+                tell(f"supervisor: no more {source.__qualname__}: {type(error).__name__}: {error}")
         if values:
             self._journal.system(values)

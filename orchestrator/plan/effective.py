@@ -76,8 +76,12 @@ def _on_requested_ranks(recipe: Recipe) -> BatchPlan | Indivisible | None:
 
 
 def has_one_size(recipe: Recipe) -> bool:
-    """Whether all micro-batches have one size: because the recipe says so, or because a command is told one."""
-    return recipe.batch.equal_micro or (bool(recipe.command) and recipe.batch.on_indivisible != "uneven")
+    """Whether all micro-batches have one size: because the recipe says so, or because a command is told one.
+
+    A session gives micro-batches of any size, unless its command asks for the one.
+    """
+    is_told_one = recipe.is_plain_command or asks_for_sizes(recipe.command)
+    return recipe.batch.equal_micro or (is_told_one and recipe.batch.on_indivisible != "uneven")
 
 
 def effective_batch(
@@ -143,14 +147,14 @@ def _indivisible(refused: Indivisible, recipe: Recipe) -> Problem:
     if wanted.on_indivisible == "nearest":
         away = min(abs(batch - size) for batch in refused.batches) / size
         what += f"; the nearest batch is {away:.2%} away, more than batch.tolerance {wanted.tolerance:.2%}"
-    if not _may_be_uneven(recipe):
+    if not may_be_uneven(recipe):
         return Problem("batch.effective", what, f"use {batches}, or a world of {_either(refused.worlds)}")
     uneven = " + ".join(map(str, balanced(size, world))) if world <= _MOST_NAMED else "the batch stays exact"
     fix = f"use {batches}, a world of {_either(refused.worlds)}, or batch.on_indivisible: uneven ({uneven})"
     return Problem("batch.effective", what, fix)
 
 
-def _may_be_uneven(recipe: Recipe) -> bool:
+def may_be_uneven(recipe: Recipe) -> bool:
     """Whether nothing in the recipe wants micro-batches of one size; no where that could not be read."""
     if not readable(recipe, "command", "batch.equal_micro"):
         return False

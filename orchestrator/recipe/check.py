@@ -28,6 +28,7 @@ from orchestrator.recipe.data import Dataset
 from orchestrator.recipe.memory_limit import memory_limit_is_readable
 from orchestrator.recipe.schema import Recipe
 from orchestrator.recipe.section import Section, differs
+from orchestrator.run_dir import ATTEMPT_VARIABLE, PULSE_VARIABLE
 from orchestrator.survey import Check, readable
 from orchestrator.validation import short
 
@@ -101,15 +102,15 @@ def _unique_names(key: str, recipe: Recipe) -> Iterator[Problem]:
 
 def _command_can_count(unit: str, where: str, recipe: Recipe) -> Iterator[Problem]:
     amount: Amount | None = attrgetter(where)(recipe)
-    if amount is None or not _given(amount, (unit,)) or not recipe.command:
+    if amount is None or not _given(amount, (unit,)) or not recipe.is_plain_command:
         return
     if unit != "tokens" or recipe.batch.unit == "samples":
         what = f"{unit} cannot be counted: a command declares no datasets"
-        yield Problem(f"{where}.{unit}", what, "write samples or steps")
+        yield Problem(f"{where}.{unit}", what, "write samples or steps, or declare datasets and open a session")
 
 
 def _tokens_can_be_counted(recipe: Recipe) -> Iterator[Problem]:
-    if recipe.command or recipe.batch.unit == "tokens" or not _given(recipe.duration, ("tokens",)):
+    if recipe.batch.unit == "tokens" or not _given(recipe.duration, ("tokens",)):
         return
     for index, dataset in enumerate(recipe.datasets):
         names = ("tokens_per_sample", "chars_per_sample")
@@ -159,8 +160,49 @@ def _metrics_are_measured(recipe: Recipe) -> Iterator[Problem]:
 
 
 def _evaluation_has_a_set(recipe: Recipe) -> Iterator[Problem]:
-    if not recipe.validation and not recipe.command and recipe.evaluation.every is not None:
+    if recipe.opens_session and differs(recipe, "evaluation"):
+        yield Problem("evaluation", "the command evaluates by itself", "take it away")
+    elif not recipe.command and not recipe.validation and recipe.evaluation.every is not None:
         yield Problem("evaluation.every", "there are no validation sets", "write validation, or take it away")
+
+
+def _blocks_are_known(recipe: Recipe) -> Iterator[Problem]:
+    if recipe.opens_session and recipe.activation_checkpointing:
+        what = "the command makes its model by itself, and recomputes by itself"
+        yield Problem("activation_checkpointing", what, "take it away, and use torch.utils.checkpoint in the script")
+
+
+def _preflight_has_ranks(recipe: Recipe) -> Iterator[Problem]:
+    if recipe.is_plain_command and recipe.preflight:
+        what = "a command without datasets opens no session, which would measure"
+        yield Problem("preflight", what, "take it away, or declare datasets and open a session")
+
+
+def _tuning_has_a_loader(recipe: Recipe) -> Iterator[Problem]:
+    """A stream is read by each process in turn, so it cannot be handed from some processes to others."""
+    if not readable(recipe, "tuning") or not readable(recipe.tuning, "workers"):
+        return
+    if recipe.tuning.workers in (None, "off"):
+        return
+    if recipe.command:
+        what = "the loader of a command is not tuned"
+        yield Problem("tuning.workers", what, "take it away, and set loader.workers or your own loader's number")
+    for dataset in recipe.datasets:
+        if readable(dataset, "iterable") and dataset.iterable:
+            what = f"{dataset.name} is iterable: its order hangs on the processes that read it"
+            yield Problem(
+                "tuning.workers", what, "take it away, or make the dataset map-style: __len__ and __getitem__"
+            )
+
+
+def _precision_can_be_tuned(recipe: Recipe) -> Iterator[Problem]:
+    if not readable(recipe, "tuning") or not readable(recipe.tuning, "amp") or recipe.tuning.amp != "auto":
+        return
+    if recipe.command:
+        yield Problem("tuning.amp", "the precision of a command is not tuned", "take it away, and set precision")
+    elif readable(recipe, "precision") and recipe.precision != "fp32":
+        what = f"{recipe.precision} stays as it is: only fp32 is tuned"
+        yield Problem("tuning.amp", what, "take it away, or write precision: fp32")
 
 
 def _non_finite_fits(recipe: Recipe) -> Iterator[Problem]:
@@ -183,8 +225,14 @@ def _variables_are_free(mirror: str, taken: tuple[str, ...], recipe: Recipe) -> 
                 yield Problem(f"env.variables.{name}", what, "keep one of them")
 
 
+def _attempt_is_told(recipe: Recipe) -> Iterator[Problem]:
+    for name in (ATTEMPT_VARIABLE, PULSE_VARIABLE):
+        if name in recipe.env.variables:
+            yield Problem(f"env.variables.{name}", "every start of the run sets this variable", "take it away")
+
+
 RULES: tuple[Check[Recipe], ...] = (
-    *(partial(_command_stands_alone, key) for key in ("model", "datasets", "validation", "loss", "metrics")),
+    *(partial(_command_stands_alone, key) for key in ("model", "validation", "loss", "metrics", "compile")),
     _model_or_command,
     *(partial(_unique_names, key) for key in ("datasets", "validation")),
     _one_batch,
@@ -196,10 +244,15 @@ RULES: tuple[Check[Recipe], ...] = (
     *OPTIMIZER_RULES,
     _metrics_are_measured,
     _evaluation_has_a_set,
+    _blocks_are_known,
+    _preflight_has_ranks,
+    _tuning_has_a_loader,
+    _precision_can_be_tuned,
     partial(_variables_are_free, "git", _GIT_CONFIG),
     partial(_variables_are_free, "huggingface", ("HF_ENDPOINT",)),
     best_is_measured,
     _non_finite_fits,
+    _attempt_is_told,
     memory_limit_is_readable,
     mixture_has_datasets,
     weights_are_used,

@@ -22,7 +22,8 @@ def best_is_measured(recipe: Recipe) -> Iterator[Problem]:
     if best is None:
         return
     if recipe.command:
-        what = "keep_best and command exclude each other: the command saves by itself"
+        by_itself = "evaluates" if recipe.opens_session else "saves"
+        what = f"keep_best and command exclude each other: the command {by_itself} by itself"
         yield Problem("checkpoint.keep_best", what, "take it away")
     elif not recipe.validation:
         yield Problem("checkpoint.keep_best", "there are no validation sets", "write validation, or take it away")

@@ -17,10 +17,10 @@ def strategy_of(recipe: Recipe) -> str:
 
 
 def mixture_has_datasets(recipe: Recipe) -> Iterator[Problem]:
-    """A command has no datasets to mix."""
-    if recipe.mixture is not None and recipe.command:
-        fix = "take mixture away (the command reads its data by itself), or take command away"
-        yield Problem("mixture", "mixture and command exclude each other", fix)
+    """A command without datasets has none to mix."""
+    if recipe.mixture is not None and recipe.is_plain_command:
+        what = "there is nothing to mix: a command without datasets reads its data by itself"
+        yield Problem("mixture", what, "take it away, or declare datasets and open a session")
 
 
 def weights_are_used(recipe: Recipe) -> Iterator[Problem]:

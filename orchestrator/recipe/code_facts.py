@@ -2,7 +2,7 @@
 
 Only what the model's target reaches is looked at: the top-level statements that bind its name, those that bind the
 names used in them, and so on through the modules beside the recipe, along with what runs whenever one of these is
-imported. Where a name leads nowhere, its whole module counts.
+imported. Where a name leads nowhere, its whole module counts. A session's model is what its whole script reaches.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ import ast
 import re
 import sys
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from orchestrator.recipe.schema import Recipe
 from orchestrator.recipe.targets import bound_names, module_file
 
 _BATCH_NORM = re.compile(r"(Sync|Lazy)?BatchNorm([123]d)?|batch_norm")
 """torch.nn's modules and torch.nn.functional's function, by their own names."""
-_KNOWN = sys.stdlib_module_names | {"torch", "numpy"}
+_KNOWN = sys.stdlib_module_names | {"torch", "numpy", "orchestrator"}
 """What of these holds a BatchNorm is known by name."""
 _ANY_NAME = {"globals", "eval", "exec", "__import__", "import_module"}
 """Code that uses one of these may reach anything in its module."""
@@ -28,7 +28,8 @@ Dotted = tuple[str, ...]
 
 
 def batch_norm_in(recipe: Recipe, folder: Path) -> str | None:
-    """The place (`model.py:14`) of a BatchNorm in what the model's target reaches in the modules beside the recipe.
+    """The place (`model.py:14`) of a BatchNorm in what the model's target, or a session's script, reaches in
+    the modules beside the recipe.
 
     None where there is none to be seen: see `not_looked_into`. `folder` holds the recipe.
     """
@@ -38,8 +39,8 @@ def batch_norm_in(recipe: Recipe, folder: Path) -> str | None:
 
 
 def not_looked_into(recipe: Recipe, folder: Path) -> tuple[str, ...]:
-    """What else may hold the model's BatchNorm: installed packages that it reaches, or a command."""
-    if recipe.model is None:
+    """What else may hold the model's BatchNorm: installed packages that it reaches, or a command that is no module."""
+    if recipe.model is None and _script_of(recipe) is None:
         return ("the command",)
     return tuple(sorted(_Reach.of(recipe, folder).outside - _KNOWN))
 
@@ -61,6 +62,8 @@ class _Reach:
         if recipe.model is not None:
             module, _, attribute = recipe.model.target.partition(":")
             found._waiting.append((module, attribute))
+        elif (script := _script_of(recipe)) is not None:
+            found._waiting.append((script, None))
         while found._waiting:
             found._reach(*found._waiting.pop(0))
         return found
@@ -153,6 +156,17 @@ class _Reach:
                 self._waiting.append((".".join(parts[:length]), parts[length] if length < len(parts) else None))
                 return
         self.outside.update(parts[:1])
+
+
+def _script_of(recipe: Recipe) -> str | None:
+    """The script of a session as a module beside the recipe; None for another program, and without a session."""
+    if not recipe.opens_session:
+        return None
+    first, *rest = recipe.command
+    if first == "-m":
+        return rest[0] if rest else None
+    script = PurePath(first)
+    return ".".join(script.with_suffix("").parts) if script.suffix == ".py" and not script.is_absolute() else None
 
 
 def _names(node: ast.AST) -> Iterator[str]:

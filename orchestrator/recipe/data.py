@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from orchestrator.field_types import MOST, Count, Name
 from orchestrator.patterns import LANGUAGE, TARGET
@@ -54,6 +54,32 @@ class Loss(Target):
     count: TargetName | None = Field(
         default=None,
         description="`f(targets) -> int`, the same count before the forward pass (default: the number of samples).",
+    )
+
+
+def _off(value: object) -> object:
+    """YAML 1.1 reads `off` as false."""
+    return "off" if value is False else value
+
+
+TuningMode = Annotated[Literal["off", "suggest", "auto"], BeforeValidator(_off)]
+
+
+class Tuning(Section):
+    """What may be changed while a run trains, by what its steps show. Never changes the order."""
+
+    workers: TuningMode | None = Field(
+        default=None,
+        description="The number of loader processes: leave it, say in the log what would be better, or change it and "
+        "keep what makes steps at least 3 % shorter, or does as much with fewer. All ranks change it after the same "
+        "step (default: auto; off with `loader.workers: 0`, in a command, and with iterable datasets).",
+    )
+    amp: TuningMode = Field(
+        default="suggest",
+        description="The precision of an fp32 recipe whose steps wait for no data: leave it, say in the log what might "
+        "be faster, or try it: TF32, then bf16 or fp16, whichever the GPUs have. One is tried only if it gives the "
+        "gradients of fp32 for the same samples, kept if it makes steps 8 % faster, looked at again now and then, and "
+        "taken back, with the steps since the last checkpoint, if a loss is no number. Not in a command.",
     )
 
 

@@ -9,8 +9,8 @@ from typing import Any
 from orchestrator.recipe.schema import Recipe
 from orchestrator.recipe.section import Section
 
-FREE_SECTIONS = frozenset({"resources", "loader", "tracking"})
-"""Sections that change where and how fast a run goes, never what it computes."""
+FREE_SECTIONS = frozenset({"resources", "loader", "tuning", "tracking", "hang_timeout", "preflight"})
+"""Keys that change where, how fast and how well watched a run goes, never what it computes; `tuning.amp: auto` does."""
 
 _ONLY_SAID = {"batch": {"critical"}, "datasets": {"__all__": {"language"}}, "validation": {"__all__": {"language"}}}
 """Keys that change a warning, never what is computed."""
@@ -21,6 +21,7 @@ ADDED_LATER: tuple[tuple[str, ...], ...] = (
     ("batch", "micro_multiple"),
     ("optimizer", "args"),
     ("activation_checkpointing",),
+    ("compile",),
     ("assets",),
     ("datasets", "*", "iterable"),
     ("validation", "*", "iterable"),
@@ -39,6 +40,8 @@ def fingerprint(recipe: Recipe, code_hash: str, *, decided_batch: int | None = N
     wanted = recipe.model_dump(mode="json", exclude=excluded, exclude_none=True)
     for path in ADDED_LATER:
         _forget_default(recipe, wanted, path)
+    if recipe.amp_tuning == "auto":
+        wanted["tuning"] = {"amp": "auto"}
     if decided_batch is not None:
         wanted["effective_batch_size"] = decided_batch
     canonical = json.dumps(wanted, sort_keys=True, separators=(",", ":"), ensure_ascii=False)

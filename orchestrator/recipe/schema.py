@@ -14,7 +14,7 @@ from orchestrator.field_types import LARGEST, Count, Memory, Name, Walltime
 from orchestrator.patterns import SLURM_CONSTRAINT, SLURM_WORD, VARIABLE
 from orchestrator.recipe.amounts import Cadence, Duration, EvaluationCadence, Fraction, Positive, Warmup
 from orchestrator.recipe.assets import Asset
-from orchestrator.recipe.data import Dataset, Loader, Loss, Target, TargetName
+from orchestrator.recipe.data import Dataset, Loader, Loss, Target, TargetName, Tuning, TuningMode
 from orchestrator.recipe.mixture import Mixture
 from orchestrator.recipe.section import Section
 
@@ -191,7 +191,8 @@ class Environment(Section):
 class Recipe(Section):
     """One experiment: what to train, on what, with which effective batch.
 
-    Either `model` with `datasets` and `loss`, or `command`.
+    Either `model` with `datasets` and `loss`, which the package trains; or `command` with `datasets`, a loop of one's
+    own that opens a session; or `command` alone, a script that keeps everything to itself.
     """
 
     name: Name = Field(examples=["first"], description="Names the run directory, the job and the MLflow experiment.")
@@ -199,7 +200,9 @@ class Recipe(Section):
         default=0, description="Seeds initialisation, order and sampling."
     )
     model: Target | None = Field(default=None, description="`f(**args) -> torch.nn.Module`.")
-    datasets: tuple[Dataset, ...] = Field(default=(), strict=False, description="Training data.")
+    datasets: tuple[Dataset, ...] = Field(
+        default=(), strict=False, description="Training data (beside `command`: for its session)."
+    )
     mixture: Mixture | None = Field(
         default=None, description="How the datasets share the order of samples (default: shuffled together as one)."
     )
@@ -211,7 +214,9 @@ class Recipe(Section):
     command: tuple[str, ...] = Field(
         default=(),
         strict=False,
-        description="Instead of a model: any torchrun-able script and its arguments, which may hold `${plan.X}`.",
+        description="Instead of a model: any torchrun-able script and its arguments, which may hold `${plan.X}`. "
+        "Beside `datasets` it opens a session (`from orchestrator.worker import session`), which gives it their "
+        "samples in exact windows, saves, resumes and ends; without datasets it does all of that by itself.",
     )
     batch: Batch = Field(examples=["{effective: 256}"], description="The effective batch.")
     optimizer: Optimizer = Field(examples=["{name: adamw, lr: 0.001}"], description="Optimizer and learning rate.")
@@ -224,15 +229,56 @@ class Recipe(Section):
         default=False,
         description="Recompute the blocks of the model (children of its ModuleLists) in the backward pass.",
     )
+    compile: bool = Field(
+        default=False,
+        description="Run the model through torch.compile. Losses differ from those without it in rounding, and by what "
+        "dropout draws; checkpoints are the same. Memory is predicted, and topologies are verified, without it.",
+    )
     assets: dict[Name, Asset] = Field(
         default_factory=dict, description="What `orchestrate stage` fetches: tokenizers, models, files, repositories."
     )
     resources: Resources = Field(default_factory=Resources, description="What to ask the scheduler for.")
     loader: Loader = Field(default_factory=Loader, description="How samples reach the ranks.")
+    tuning: Tuning = Field(default_factory=Tuning, description="What may be changed while the run trains.")
     checkpoint: Checkpoint = Field(default_factory=Checkpoint, description="When to save.")
     on_non_finite_loss: NonFinite | None = Field(
         default=None, description="When the loss is not a finite number (default: stop)."
     )
     evaluation: Evaluation = Field(default_factory=Evaluation, description="When to evaluate.")
+    hang_timeout: Walltime = Field(
+        default="0:01:00",
+        description="Ranks that give no sign of life for this long, and ten times longer than they ever did, hang: "
+        "they are ended, and their stacks kept. Start, first evaluation and first checkpoint have 15 minutes, or this "
+        "if it is longer. A command without datasets gives no signs.",
+    )
+    preflight: bool = Field(
+        default=False,
+        description="Before the first step of each attempt, compare the nodes with each other: matrix products, links, "
+        "an all-reduce, clocks, a write. It takes some seconds. A node that falls behind is named, and the job goes on "
+        "without it where the others suffice. A command without datasets measures nothing.",
+    )
     tracking: Tracking = Field(default_factory=Tracking, description="Where the MLflow run lives.")
     env: Environment = Field(default_factory=Environment, description="Variables and mirrors for the job.")
+
+    @property
+    def workers_tuning(self) -> TuningMode:
+        """What may be done about the number of loader processes. With none of them, items may not bear to be forked."""
+        if self.tuning.workers is not None:
+            return self.tuning.workers
+        has_own = bool(self.command) or any(dataset.iterable for dataset in self.datasets)
+        return "off" if has_own or self.loader.workers == 0 else "auto"
+
+    @property
+    def amp_tuning(self) -> TuningMode:
+        """What may be done about the precision: nothing where it is another than fp32, or the loop the user's own."""
+        return "off" if self.command or self.precision != "fp32" else self.tuning.amp
+
+    @property
+    def opens_session(self) -> bool:
+        """Whether it is a loop of one's own with a session: a command, and datasets for it."""
+        return bool(self.command) and bool(self.datasets)
+
+    @property
+    def is_plain_command(self) -> bool:
+        """Whether it is a command that keeps its data, its checkpoints and its end to itself."""
+        return bool(self.command) and not self.datasets

@@ -19,6 +19,18 @@ Say = Callable[[str], None]
 """Hears a line of talk."""
 
 
+def silent(line: str) -> None:
+    """Hear it, and say nothing."""
+
+
+class NoAnswer(SubmissionError):
+    """Who was asked could not be reached, or the answer was lost; `may_have_arrived`: what was asked may be done."""
+
+    def __init__(self, problem: Problem, *, may_have_arrived: bool) -> None:
+        super().__init__(problem)
+        self.may_have_arrived = may_have_arrived
+
+
 def run_command(
     argv: Sequence[str],
     *,
@@ -29,7 +41,7 @@ def run_command(
 ) -> subprocess.CompletedProcess[str]:
     """Run `argv`, let it read `text`, and return its output, whatever its exit code.
 
-    Raises SubmissionError when there is no such program or it does not answer in `timeout_s`.
+    Raises SubmissionError when there is no such program, and NoAnswer when it does not answer in `timeout_s`.
     """
     try:
         return subprocess.run(
@@ -47,7 +59,8 @@ def run_command(
         raise SubmissionError(missing_program(argv[0])) from None
     except subprocess.TimeoutExpired:
         what = f"no answer within {timeout_s:g} s"
-        raise SubmissionError(Problem(argv[0], what, "is the controller up? try again in a minute")) from None
+        problem = Problem(argv[0], what, "is the controller up? try again in a minute")
+        raise NoAnswer(problem, may_have_arrived=True) from None
 
 
 def watch_command(
@@ -119,6 +132,20 @@ def start_detached(argv: Sequence[str], *, log: Path, env: Mapping[str, str]) ->
         os.close(fd)
     process.returncode = 0  # it outlives us on purpose: no ResourceWarning, no zombie reaping by this object
     return process.pid
+
+
+def wait_for(argv: Sequence[str], *, timeout_s: float, env: Mapping[str, str]) -> int | None:
+    """Run `argv` in a session of its own, its output thrown away, and return its exit code.
+
+    None: it is still at work after `timeout_s`, and ends by itself: what it does must not be broken off half-way.
+    """
+    nothing = subprocess.DEVNULL
+    process = subprocess.Popen(argv, env=env, stdin=nothing, stdout=nothing, stderr=nothing, start_new_session=True)
+    try:
+        return process.wait(timeout_s)
+    except subprocess.TimeoutExpired:
+        process.returncode = 0  # it outlives us on purpose: no ResourceWarning, no zombie reaping by this object
+        return None
 
 
 def missing_program(name: str) -> Problem:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from orchestrator.files import make_private_dir, read_json, write_json
 from orchestrator.plan.fit import ModelSizes
 from orchestrator.recipe.read import ReadRecipe
 from orchestrator.submit.commands import Say
+from orchestrator.submit.user_cache import user_cache
 
 PROBE_VERSION = 2
 """Raised whenever the simulation counts differently: what was remembered is then forgotten."""
@@ -81,8 +81,7 @@ def cache_file(read: ReadRecipe, accelerator: str, *, code_digest: str, environm
         "path": environment.get("PYTHONPATH"),
     }
     key = hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return home / "orchestrate" / "fit" / f"{key}.json"
+    return user_cache("fit") / f"{key}.json"
 
 
 def _installed() -> list[str]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from orchestrator.plan.learnt import LearntLimit, device_of, limit_from_json
 from orchestrator.recipe.memory_limit import pretended_limits
 from orchestrator.recipe.read import ReadRecipe
 from orchestrator.run_dir import RunDir
+from orchestrator.submit.user_cache import user_cache
 
 _OVERRIDE = "batch.micro="
 _DEPENDS_ON: dict[str, Any] = {
@@ -29,8 +29,9 @@ _DEPENDS_ON: dict[str, Any] = {
     "optimizer": {"name", "target", "args", "momentum"},
     "precision": True,
     "activation_checkpointing": True,
+    "compile": True,
 }
-"""The parts of a recipe that its memory hangs on."""
+"""The parts of a recipe that its memory hangs on; a session's model hangs on its command too."""
 
 
 def learnt_for(
@@ -61,16 +62,17 @@ def chosen_by_hand(overrides: Sequence[str]) -> bool:
 def store_file(read: ReadRecipe, cluster: Cluster, *, code_digest: str) -> Path | None:
     """Where limits of this model, precision and GPU are kept across runs; None where none are."""
     accelerator = detect_accelerator(cluster.accelerator)
-    if accelerator == "cpu" or read.recipe.command or pretended_limits(read.recipe):
+    recipe = read.recipe
+    if accelerator == "cpu" or recipe.is_plain_command or pretended_limits(recipe):
         return None
+    parts = {**_DEPENDS_ON, "command": True} if recipe.opens_session else _DEPENDS_ON
     depends_on = {
-        "recipe": read.recipe.model_dump(mode="json", include=_DEPENDS_ON, exclude_none=True),
+        "recipe": recipe.model_dump(mode="json", include=parts, exclude_none=True),
         "code": code_digest,
-        "device": device_of(read.recipe, cluster, accelerator),
+        "device": device_of(recipe, cluster, accelerator),
     }
     key = hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return home / "orchestrate" / "fit" / f"learnt-{key}.json"
+    return user_cache("fit") / f"learnt-{key}.json"
 
 
 def tell_store(run_dir: RunDir, read: ReadRecipe, cluster: Cluster, *, code_digest: str) -> None:

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from orchestrator.errors import Problem, SubmissionError
 from orchestrator.machine import process_start_time
 from orchestrator.run_dir import RunDir
-from orchestrator.submit.backend import JobState
-from orchestrator.submit.commands import find_program, missing_program, start_detached
+from orchestrator.submit.backend import JobState, Submission
+from orchestrator.submit.commands import Say, find_program, missing_program, silent, start_detached
 
 
 class LocalBackend:
@@ -25,7 +25,7 @@ class LocalBackend:
         if find_program("bash") is None:
             raise SubmissionError(missing_program("bash"))
 
-    def submit(self, run_dir: RunDir) -> str:
+    def submit(self, run_dir: RunDir, submission: Submission) -> str:
         clean = {key: value for key, value in os.environ.items() if not key.startswith(("SLURM_", "SBATCH_"))}
         argv = ("bash", str(run_dir.job_script))
         pid = start_detached(argv, log=run_dir.job_logs / "job-local.log", env=clean)
@@ -34,10 +34,13 @@ class LocalBackend:
             raise SubmissionError(Problem(str(run_dir.job_script), "ended at once", f"see {run_dir.job_logs}"))
         return f"local:{pid}:{started}"
 
+    def find(self, mark: str, *, since: float) -> Mapping[str, JobState] | None:
+        return {}
+
     def states(self, job_ids: Sequence[str]) -> dict[str, JobState]:
         return {job_id: "running" if _pid_of(job_id) is not None else "ended" for job_id in job_ids}
 
-    def cancel(self, job_id: str) -> None:
+    def cancel(self, job_id: str, *, say: Say = silent) -> None:
         pid = _pid_of(job_id)
         if pid is not None:
             os.kill(pid, signal.SIGTERM)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.cluster import LOCAL, Cluster
 from orchestrator.errors import ClusterError, Problem, RecipeError
+from orchestrator.last_save import longest_save_s
 from orchestrator.launch.job_script import job_script
 from orchestrator.machine import detect_accelerator
 from orchestrator.plan.effective import BATCH_CHECKS
@@ -201,7 +202,14 @@ def plan_for(
 
 def script_for(read: ReadRecipe, plan: Plan, cluster: Cluster, run_dir: RunDir) -> str:
     """The job script of a run; its interpreter is the one that runs now."""
-    return job_script(read.recipe.resources, plan, cluster, run_dir=run_dir.path, python=sys.executable)
+    return job_script(
+        read.recipe.resources,
+        plan,
+        cluster,
+        run_dir=run_dir.path,
+        python=sys.executable,
+        save_s=longest_save_s(run_dir),
+    )
 
 
 def first_free(path: Path) -> Path:

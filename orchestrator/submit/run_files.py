@@ -16,10 +16,15 @@ from orchestrator.files import make_private_dir, read_json, write_atomically, wr
 from orchestrator.plan.plan import Plan, plan_to_json
 from orchestrator.recipe.read import ReadRecipe
 from orchestrator.run_dir import RunDir
+from orchestrator.submit.backend import Submission
 from orchestrator.submit.learnt import tell_store
 from orchestrator.submit.prepare import Prepared
 from orchestrator.submit.snapshot import git_facts, write_snapshot
 from orchestrator.submit.staged import keep_lock
+from orchestrator.submit.tuned import begin_tuned
+
+JOB_FACTS = ("backend", "submitted_at", "script_sha256", "first_attempt")
+"""What job.json says of every job beside its id; while that is not known, it says how to recognize the job too."""
 
 
 def write_run(prepared: Prepared, *, cwd: Path) -> None:
@@ -39,6 +44,7 @@ def write_run(prepared: Prepared, *, cwd: Path) -> None:
         write_json(run_dir.run, _identity(prepared, cwd))
         write_submission(run_dir, prepared.read, prepared.cluster, prepared.plan, prepared.script)
         tell_store(run_dir, prepared.read, prepared.cluster, code_digest=prepared.code_digest)
+        begin_tuned(run_dir, prepared.read, prepared.cluster, code_digest=prepared.code_digest)
     except BaseException:
         shutil.rmtree(run_dir.path, ignore_errors=True)
         raise
@@ -53,17 +59,41 @@ def write_submission(run_dir: RunDir, read: ReadRecipe, cluster: Cluster, plan: 
     write_atomically(run_dir.job_script, script, mode=0o700)
 
 
-def write_job(run_dir: RunDir, *, backend: str, job_id: str) -> None:
-    """Write down which job the run was handed to, and which attempt will be its first."""
+def next_attempt(run_dir: RunDir) -> int:
+    """The number of the attempt that a job would begin with; to be asked before there is one."""
     last = run_dir.last_attempt()
-    job = {
+    return 0 if last is None else last.number + 1
+
+
+def write_job(run_dir: RunDir, *, backend: str, job_id: str, first_attempt: int) -> None:
+    """Write down which job the run was handed to, and which attempt is its first."""
+    write_json(run_dir.job, _job(run_dir, backend, job_id, first_attempt))
+
+
+def write_try(
+    run_dir: RunDir, *, backend: str, first_attempt: int, submission: Submission, before: dict[str, Any] | None
+) -> None:
+    """Write down that a job may exist from now on, what it is recognized by, and the run's job `before` it."""
+    marked = {"mark": submission.mark, "started_at": submission.started_at, "before": before}
+    write_json(run_dir.job, _job(run_dir, backend, None, first_attempt) | marked)
+
+
+def take_back_try(run_dir: RunDir, before: dict[str, Any] | None) -> None:
+    """Nothing was submitted: job.json is as it was."""
+    if before is None:
+        run_dir.job.unlink(missing_ok=True)
+    else:
+        write_json(run_dir.job, before)
+
+
+def _job(run_dir: RunDir, backend: str, job_id: str | None, first_attempt: int) -> dict[str, Any]:
+    return {
         "backend": backend,
         "job_id": job_id,
         "submitted_at": time.time(),
         "script_sha256": hashlib.sha256(run_dir.job_script.read_bytes()).hexdigest(),
-        "first_attempt": 0 if last is None else last.number + 1,
+        "first_attempt": first_attempt,
     }
-    write_json(run_dir.job, job)
 
 
 def _identity(prepared: Prepared, cwd: Path) -> dict[str, Any]:
@@ -77,6 +107,7 @@ def _identity(prepared: Prepared, cwd: Path) -> dict[str, Any]:
         "user": getpass.getuser(),
         "cwd": str(cwd),
         "recipe": prepared.recipe_name,
+        "recipe_file": str(Path(prepared.read.document.source).absolute()),
         "git": git_facts(prepared.snapshot.folder),
     }
 

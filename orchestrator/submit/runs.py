@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from orchestrator.errors import Problem, RunError, did_you_mean
-from orchestrator.files import decode_record, read_json
+from orchestrator.files import decode_record, read_json, write_json
 from orchestrator.run_dir import AttemptDir, RunDir
-from orchestrator.submit.backend import JobState, backend_named
-from orchestrator.tracking.records import each_step
+from orchestrator.submit.backend import Backend, JobState, backend_named
+from orchestrator.submit.outage import first_of
+from orchestrator.submit.run_files import JOB_FACTS, take_back_try
+from orchestrator.tracking.records import each_step, numbers
 
 RunState = Literal["prepared", "pending", "running", "done", "stopped", "failed", "lost", "unknown"]
 """lost: the job has ended and left no verdict; unknown: the scheduler does not answer, or knows nothing yet."""
 
 ALIVE: frozenset[RunState] = frozenset({"pending", "running", "unknown"})
+SETTLED_S = 120.0
+"""So long after the last try, a scheduler that answers has taken in whatever reached it."""
 _TAIL_BYTES = 1 << 16
 
 
@@ -33,7 +38,8 @@ class RunStatus:
     num_steps: int | None
     nodes: tuple[str, ...]
     reason: str
-    metrics: dict[str, float]
+    metrics: dict[str, float | str]
+    """Those that are no number are text: nan, inf, -inf."""
     mlflow_run_id: str | None
 
     def as_json(self) -> dict[str, Any]:
@@ -88,16 +94,36 @@ def attempt_of_job(run: RunDir, job: dict[str, Any]) -> AttemptDir | None:
 def job_states(runs: Sequence[RunDir]) -> dict[RunDir, JobState]:
     """What the schedulers say of the runs' present jobs; runs that were never handed over are left out."""
     groups: dict[tuple[str, str | None], dict[RunDir, str]] = {}
+    found: dict[RunDir, JobState] = {}
     for run in runs:
         job = _job(run)
-        if job:
-            slurm_conf = (read_json(run.cluster) or {}).get("slurm_conf")
+        slurm_conf = (read_json(run.cluster) or {}).get("slurm_conf")
+        if job and job["job_id"] is None:
+            found[run] = _look_for(run, job, backend_named(job["backend"], slurm_conf=slurm_conf))
+        elif job:
             groups.setdefault((job["backend"], slurm_conf), {})[run] = job["job_id"]
-    found: dict[RunDir, JobState] = {}
     for (backend, slurm_conf), ids in groups.items():
         states = backend_named(backend, slurm_conf=slurm_conf).states(list(ids.values()))
         found |= {run: states[job_id] for run, job_id in ids.items()}
     return found
+
+
+def _look_for(run: RunDir, job: dict[str, Any], backend: Backend) -> JobState:
+    """The state of a job whose id could not be written down when it was submitted; it is, as soon as it is known.
+
+    A request may lie unread in a controller that was frozen: only after SETTLED_S is it held that there is no job.
+    """
+    attempt = attempt_of_job(run, job)
+    begun = (read_json(attempt.driver) or {}).get("job_id") if attempt else None
+    jobs = backend.states([begun]) if begun else backend.find(job["mark"], since=job["started_at"])
+    if jobs:
+        job_id = first_of(jobs)
+        write_json(run.job, {key: job[key] for key in JOB_FACTS} | {"job_id": job_id})
+        return jobs[job_id]
+    if jobs is None or time.time() - job["submitted_at"] < SETTLED_S:
+        return "unknown"
+    take_back_try(run, job["before"])
+    return "ended"
 
 
 def _job(run: RunDir) -> dict[str, Any]:
@@ -123,25 +149,28 @@ def status_of(run: RunDir, state: JobState) -> RunStatus:
     return RunStatus(
         run_dir=str(run.path),
         name=run.path.name,
-        state=_run_state(job, verdict, state),
+        state=_run_state(job, verdict, state, is_cancelled=run.cancel.exists()),
         job_id=job.get("job_id") or driver.get("job_id"),
         attempt=attempt.number if attempt else None,
         step=reached,
         num_steps=plan.get("schedule", {}).get("num_steps"),
         nodes=tuple(driver.get("nodes", ())),
         reason=verdict["reason"] if verdict else "",
-        metrics=(verdict or {}).get("metrics") or tail.get("values", {}),
+        metrics=numbers((verdict or {}).get("metrics") or tail.get("values", {})),
         mlflow_run_id=(read_json(run.mlflow) or {}).get("run_id"),
     )
 
 
-def _run_state(job: dict[str, Any], verdict: dict[str, Any] | None, state: JobState) -> RunState:
+def _run_state(job: dict[str, Any], verdict: dict[str, Any] | None, state: JobState, *, is_cancelled: bool) -> RunState:
+    """A job that was cancelled while it waited in the queue leaves no verdict, and is not lost."""
     if verdict is not None:
         outcome: RunState = verdict["outcome"]
         return outcome
     if not job:
         return "prepared"
-    return "lost" if state == "ended" else state
+    if state == "ended":
+        return "stopped" if is_cancelled else "lost"
+    return state
 
 
 def _last_metrics(run: RunDir) -> dict[str, Any]:

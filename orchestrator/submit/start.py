@@ -17,9 +17,10 @@ from orchestrator.plan.resources import resource_checks
 from orchestrator.profile import read_profile
 from orchestrator.recipe.read import ReadRecipe, read_recipe
 from orchestrator.run_dir import RunDir
-from orchestrator.submit.backend import backend_for
+from orchestrator.submit.backend import Submission, backend_for
 from orchestrator.submit.commands import Say
 from orchestrator.submit.learnt import chosen_by_hand, learnt_for, tell_store
+from orchestrator.submit.outage import doubt
 from orchestrator.submit.prepare import (
     Prepared,
     changed_sections,
@@ -29,13 +30,22 @@ from orchestrator.submit.prepare import (
     script_for,
     with_verdict,
 )
-from orchestrator.submit.run_files import read_identity, write_job, write_run, write_submission
+from orchestrator.submit.run_files import (
+    next_attempt,
+    read_identity,
+    take_back_try,
+    write_job,
+    write_run,
+    write_submission,
+    write_try,
+)
 from orchestrator.submit.runs import ALIVE, same_fingerprint, statuses
 from orchestrator.submit.snapshot import take_snapshot
 from orchestrator.submit.staged import asset_check, with_assets
 from orchestrator.submit.tracker import create_mlflow_run, mlflow_ui
+from orchestrator.submit.tuned import begin_tuned
 
-MAY_CHANGE = ("resources", "loader", "tracking", "batch.micro")
+MAY_CHANGE = ("resources", "loader", "tuning", "tracking", "hang_timeout", "preflight", "batch.micro")
 """What a resumed run may change: where and how fast it runs, never what it computes."""
 ORDER = ("seed", "datasets")
 """What decides the order of samples: it may change where a new order was asked for."""
@@ -45,7 +55,8 @@ def start_run(prepared: Prepared, *, cwd: Path, again: bool, only_prepare: bool,
     """Write the run directory and hand its job script to the backend.
 
     Raises RunError when the same science is running, or has ended and `again` is not given; SubmissionError when the
-    scheduler refuses, and then no run directory stays behind.
+    scheduler refuses, and then no run directory stays behind, or when it is unknown whether it has taken the job: then
+    the run directory stays, since the job may use it.
     """
     refuse_twice(prepared.run_dir, again=again)
     backend = backend_for(prepared.cluster)
@@ -54,10 +65,12 @@ def start_run(prepared: Prepared, *, cwd: Path, again: bool, only_prepare: bool,
     write_run(prepared, cwd=cwd)
     if only_prepare:
         return
+    submission = Submission(prepared.run_dir.path.name, say)
     try:
-        _hand_over(prepared.run_dir, prepared.cluster, prepared.read)
+        _hand_over(prepared.run_dir, prepared.cluster, prepared.read, submission)
     except BaseException:
-        shutil.rmtree(prepared.run_dir.path, ignore_errors=True)
+        if not submission.in_doubt:
+            shutil.rmtree(prepared.run_dir.path, ignore_errors=True)
         raise
     _track(prepared.run_dir, prepared.read.environment, say)
 
@@ -95,7 +108,7 @@ def resume_run(
     read = replace(read, folder=code.folder)
     learnt = learnt_for(read, cluster, code_digest=digest, overrides=overrides, run_dir=run_dir)
     plan = plan_for(read, cluster, code_digest=digest, learnt=learnt, say=say)
-    trained = run_dir.trained_attempt(saves_itself=bool(read.recipe.command)) or run_dir
+    trained = run_dir.trained_attempt(saves_itself=read.recipe.is_plain_command) or run_dir
     for problem in check_continuity(plan_from_json(read_json(trained.plan)), plan, read.recipe.batch):
         raise RunError(problem)
     script = script_for(read, plan, cluster, run_dir)
@@ -103,12 +116,13 @@ def resume_run(
     for one in live.unchecked if live else ():
         say(f"unchecked: {one.what}: {one.why}")
     write_submission(run_dir, read, cluster, plan, script)
-    write_json(run_dir.resume, {"new_order": new_order})
+    write_json(run_dir.resume, {"new_order": new_order, "first_attempt": next_attempt(run_dir)})
     tell_store(run_dir, read, cluster, code_digest=digest)
+    begin_tuned(run_dir, read, cluster, code_digest=digest)
     if chosen_by_hand(overrides):
         run_dir.learnt.unlink(missing_ok=True)
     run_dir.cancel.unlink(missing_ok=True)
-    _hand_over(run_dir, cluster, read)
+    _hand_over(run_dir, cluster, read, Submission(run_dir.path.name, say))
     _track(run_dir, read.environment, say)
 
 
@@ -154,13 +168,25 @@ def _track(run_dir: RunDir, environment: dict[str, str], say: Say) -> None:
         say(f"MLflow at {uri} does not answer; the run goes on, and its points are sent when MLflow is back")
 
 
-def _hand_over(run_dir: RunDir, cluster: Cluster, read: ReadRecipe) -> None:
+def _hand_over(run_dir: RunDir, cluster: Cluster, read: ReadRecipe, submission: Submission) -> None:
     """Submit the job script; a refusal that is about a key of the recipe is told with its place."""
-    backend = backend_for(cluster)
+    backend, before, first_attempt = backend_for(cluster), read_json(run_dir.job), next_attempt(run_dir)
+    submission.before_try = lambda: write_try(
+        run_dir, backend=backend.name, first_attempt=first_attempt, submission=submission, before=before
+    )
     try:
-        job_id = backend.submit(run_dir)
-    except SubmissionError as error:
-        if all(problem.where.partition(".")[0] == "resources" for problem in error.problems):
+        job_id = backend.submit(run_dir, submission)
+        write_job(run_dir, backend=backend.name, job_id=job_id, first_attempt=first_attempt)
+    except BaseException as error:
+        if not submission.in_doubt:
+            take_back_try(run_dir, before)
+        elif isinstance(error, KeyboardInterrupt):
+            submission.say(str(doubt(submission, "it was interrupted")))
+        if isinstance(error, SubmissionError) and _is_about(error, "resources"):
             raise SubmissionError(read.document.placed(error.problems)) from None
         raise
-    write_job(run_dir, backend=backend.name, job_id=job_id)
+    submission.in_doubt = False
+
+
+def _is_about(error: SubmissionError, section: str) -> bool:
+    return all(problem.where.partition(".")[0] == section for problem in error.problems)

@@ -162,7 +162,7 @@ def _sampled_items(source: str, recipe: Path, name: str) -> tuple[int, list[Bloc
         request, answer = Path(folder, "request.json"), Path(folder, "answer.json")
         dataset = declared[name].model_dump(mode="json")
         write_json(request, {"folder": str(read.folder.resolve()), "dataset": dataset, **limits})
-        argv = (sys.executable, "-m", "orchestrator.worker.texts", str(request), str(answer))
+        argv = (sys.executable, "-m", "orchestrator.worker.data.texts", str(request), str(answer))
         told = _answer_of(argv, answer, env={**os.environ, **read.environment})
     if "what" in told:
         raise RecipeError(Problem(source, told["what"], "mend the dataset, or name the files that its text comes from"))

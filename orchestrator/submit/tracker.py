@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shlex
 import subprocess
@@ -10,9 +9,8 @@ import sys
 import time
 from collections.abc import Mapping
 
-from orchestrator.errors import SubmissionError
 from orchestrator.run_dir import RunDir
-from orchestrator.submit.commands import run_command
+from orchestrator.submit.commands import wait_for
 
 CREATE_TIMEOUT_S = 20.0
 ANOTHER_FORWARDER = 3
@@ -22,14 +20,14 @@ ANOTHER_FORWARDER = 3
 def create_mlflow_run(run_dir: RunDir, environment: Mapping[str, str]) -> bool:
     """Let the forwarder create the MLflow run; False when MLflow has not answered in CREATE_TIMEOUT_S.
 
-    The job may have started meanwhile, and its own forwarder holds the pen: then that one creates the run.
+    It may be making the tables of a new store then, and is left to end that: half of them would be no store. The job
+    may have started meanwhile, and its own forwarder holds the pen: then that one creates the run.
     """
     deadline = time.monotonic() + CREATE_TIMEOUT_S
     env = {**os.environ, **environment}
-    with contextlib.suppress(SubmissionError):
-        done = run_command((*_forwarder(run_dir, "--create"), "--timeout-s=15"), timeout_s=CREATE_TIMEOUT_S, env=env)
-        while done.returncode == ANOTHER_FORWARDER and not run_dir.mlflow.exists() and time.monotonic() < deadline:
-            time.sleep(0.2)
+    ended = wait_for((*_forwarder(run_dir, "--create"), "--timeout-s=15"), timeout_s=CREATE_TIMEOUT_S, env=env)
+    while ended == ANOTHER_FORWARDER and not run_dir.mlflow.exists() and time.monotonic() < deadline:
+        time.sleep(0.2)
     return run_dir.mlflow.exists()
 
 

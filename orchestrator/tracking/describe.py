@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,8 +15,13 @@ from orchestrator.documents import dump_yaml, read_document
 from orchestrator.errors import Problem, RunError
 from orchestrator.files import read_json
 from orchestrator.run_dir import AttemptDir, RunDir
+from orchestrator.tracking.attempts import read_history
 from orchestrator.tracking.redact import Redactor, secret_values
 from orchestrator.tracking.replay import clean_key
+from orchestrator.tracking.report.page import report_page
+from orchestrator.tracking.report.report import Report, read_report
+from orchestrator.tracking.report.text import report_facts
+from orchestrator.tracking.step_times import StepTimes
 
 LOG_TAIL_BYTES = 1_000_000
 _LONG_LIST = 20
@@ -164,10 +169,38 @@ def final_artifacts(run: RunDir, redactor: Redactor) -> Iterator[tuple[str, str]
     last = run.last_attempt()
     if last is None:
         return
+    yield from _report(run, last, redactor)
     for rank in sorted(_told_ranks(last)):
         tail = log_tail(last.rank_log(rank), LOG_TAIL_BYTES)
         if tail is not None:
             yield f"logs/rank-{rank}.log", redactor.text(tail)
+
+
+def _report(run: RunDir, last: AttemptDir, redactor: Redactor) -> Iterator[tuple[str, str]]:
+    """How well the run used its machines, as a page and as data; of a run that tells no steps there is nothing to say.
+
+    A journal in which nobody finds his way is left to its readers: the run's end is told all the same.
+    """
+    state = str((read_json(last.verdict) or {}).get("outcome", "unknown"))
+    try:
+        told = read_report(run, state=state, is_at_work=False, history=read_history(run, StepTimes(run.path)))
+        told = _redacted(told, redactor)
+        data, page = json.dumps(report_facts(told), indent=2, ensure_ascii=False), report_page(told)
+    except (OSError, ValueError, TypeError, KeyError):
+        return
+    if told.usage.parts:
+        yield "report/report.json", data
+        yield "report/report.html", page
+
+
+def _redacted(told: Report, redactor: Redactor) -> Report:
+    """Before it becomes markup, in which a secret might be spelt otherwise."""
+    attempts = tuple(
+        replace(each, reason=redactor.text(each.reason), then=each.then and redactor.text(each.then))
+        for each in told.history.attempts
+    )
+    events = tuple(redactor.tree(dict(event)) for event in told.usage.events)
+    return replace(told, history=replace(told.history, attempts=attempts), usage=replace(told.usage, events=events))
 
 
 def _told_ranks(last: AttemptDir) -> set[int]:

@@ -14,20 +14,19 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from orchestrator.files import PRIVATE_FILE, make_private_dir, read_json, read_records, write_json
+from orchestrator.files import PRIVATE_FILE, make_private_dir, read_json, write_json
 from orchestrator.run_dir import RunDir
 from orchestrator.tracking import describe
-from orchestrator.tracking.journal import journal_files
+from orchestrator.tracking.description import Description
 from orchestrator.tracking.mlflow_sink import MlflowSink, Rejected, Status, Unreachable
-from orchestrator.tracking.replay import Batch, Cursor, Source, add_record
+from orchestrator.tracking.reading import next_batch
+from orchestrator.tracking.replay import Cursor
 
 T = TypeVar("T")
 
 POLL_S = 0.5
 _FIRST_WAIT_S = 1.0
 _LONGEST_WAIT_S = 30.0
-_FULL_POINTS = 900  # leaves room for one more record below MLflow's 1000
-_FULL_TAGS = 90
 
 
 def append_line(path: Path, line: str) -> None:
@@ -44,28 +43,6 @@ class Interrupted(Exception):
 
 class GaveUp(Exception):
     """MLflow did not answer within the patience given. The message is the last error, in one line."""
-
-
-def next_batch(run: RunDir, cursor: Cursor, created_at: float, *, look_twice: bool = False) -> tuple[Batch, bool, bool]:
-    """What the journal holds beyond `cursor`, which moves: (batch, whether it moved, whether there may be more).
-
-    `look_twice` opens files whose size says that there is nothing new: on a network file system sizes arrive late.
-    """
-    batch, moved = Batch(), False
-    for file in journal_files(run.path):
-        begin = cursor.offsets.get(file.path.name, 0)
-        if not look_twice and file.path.stat().st_size <= begin:
-            continue
-        source = Source(file.attempt, file.node, created_at)
-        for record, offset in read_records(file.path, begin):
-            cursor.offsets[file.path.name], moved = offset, True
-            if record is None:
-                cursor.damaged += 1
-            else:
-                add_record(batch, cursor, source, record)
-            if len(batch.points) >= _FULL_POINTS or len(batch.tags) >= _FULL_TAGS:
-                return batch, True, True
-    return batch, moved, False
 
 
 class Forwarder:
@@ -85,6 +62,7 @@ class Forwarder:
         self.identity = describe.read_identity(run)
         self._run = run
         self._redactor = describe.read_redactor(run)
+        self._description = Description(run, self._redactor)
         self._patience_s = patience_s
         self._pause = pause
         self._say = say
@@ -177,6 +155,8 @@ class Forwarder:
         while self._replay(look_twice=ending is not None):
             self._check_pause(0)
         self._send_tags(describe.attempt_tags(self._run, self._redactor))
+        if (text := self._description.news()) is not None:
+            self._each([text], lambda some: self._sink.describe(self._run_id, some[0]))
         if ending is None:
             return False
         self._send_artifacts(describe.final_artifacts(self._run, self._redactor))
@@ -195,6 +175,8 @@ class Forwarder:
             self._send_tags(tags)
             self._cursor.rejected += batch.unreadable
             self._save_cursor()
+            if batch.tells_slow_rank:
+                self._description.expect_news()
         return more
 
     def _send_tags(self, tags: dict[str, str]) -> None:

@@ -84,6 +84,11 @@ class _AppendFile:
                 rest -= len(lines.pop(0))
             self._torn = rest > 0 if written else self._torn
 
+    @property
+    def is_durable(self) -> bool:
+        """Whether all that was written is."""
+        return not self._unsynced
+
     def sync(self) -> None:
         """Make what was written durable."""
         if self._unsynced and self._fd >= 0:
@@ -114,6 +119,8 @@ class Journal:
         self._close_timeout_s = close_timeout_s
         self._closing = False
         self._wake = threading.Event()
+        self._dozes = False
+        """Whether the thread waits to be woken; else it looks again by itself."""
         self._flush_request = threading.Event()
         self._complained = False
         start = {"kind": "start", "schema": SCHEMA, "time_ms": _now_ms(), "attempt": attempt, "node": node}
@@ -148,7 +155,7 @@ class Journal:
         self._put("window", (step, tuple(micro_batches)))
 
     def flush(self, timeout_s: float = _CLOSE_S) -> bool:
-        """Wait until all records so far are durable; False when it takes longer. Call it before a checkpoint counts."""
+        """Wait until all records so far are durable; False when it takes longer. For before a checkpoint is written."""
         if os.getpid() != self._pid or not self._thread.is_alive():
             return False
         request = self._flush_request = threading.Event()
@@ -177,9 +184,11 @@ class Journal:
             self._overflowed += 1
         else:
             self._queue.append((kind, _now_ms(), fields))
+            if self._dozes and os.getpid() == self._pid:
+                self._wake.set()
 
     def _run(self) -> None:
-        """The writer thread. It polls: waking it for each record would cost the step a system call."""
+        """The writer thread. While records come it polls: waking it for each would cost the step a system call."""
         synced_at = time.monotonic()
         while True:
             closing, request, pause_s = self._closing, self._flush_request, _POLL_S
@@ -195,9 +204,18 @@ class Journal:
                 pause_s = _RETRY_S
             if closing:
                 break
-            if self._wake.wait(pause_s):
-                self._wake.clear()
+            self._wait(pause_s, synced_at)
         self._file.close()
+
+    def _wait(self, pause_s: float, synced_at: float) -> None:
+        """Some time, or until somebody wants something; where nothing is left to do, until there is."""
+        if pause_s == _POLL_S and not self._queue:
+            self._dozes = True
+            pause_s = threading.TIMEOUT_MAX if self._file.is_durable else synced_at + _DURABLE_S - time.monotonic()
+        if not (self._dozes and self._queue):
+            self._wake.wait(max(0.0, pause_s))
+        self._dozes = False
+        self._wake.clear()
 
     def _write_queue(self, *, hurry: bool) -> None:
         """Write all that is queued, some records at a time: between them the interpreter belongs to training again."""

@@ -19,12 +19,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from orchestrator.files import PRIVATE_FILE, make_private_dir
+from orchestrator.tracking.description import with_attempts
 from orchestrator.tracking.replay import MAX_KEY, Point
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
 RUN_UID = "orchestrate.run_uid"
+DESCRIPTION = "mlflow.note.content"
 METRICS_PER_CALL = 1000
 _PARAMS_OR_TAGS_PER_CALL = 100
 _MAX_PARAM_VALUE = 6000
@@ -228,6 +230,12 @@ class MlflowSink:
         """Set tags; the last value wins."""
         with self._burst():
             self._set_tags(run_id, tags)
+
+    def describe(self, run_id: str, attempts: str) -> None:
+        """Put `attempts` into the run's description; a person's own words above it stay."""
+        with self._burst():
+            known = self._client.get_run(run_id).data.tags.get(DESCRIPTION, "")
+            self._set_tags(run_id, {DESCRIPTION: with_attempts(known, attempts)})
 
     def _set_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
         entities = [self._entities.RunTag(key, _cut(value, _MAX_TAG_VALUE)) for key, value in tags.items()]

@@ -11,14 +11,14 @@ StepValues = tuple[int, int, Mapping[str, float]]
 
 
 def _number(value: Any) -> float | int | str:
-    """A metric's value as JSON can hold it: non-finite floats become 'nan', 'inf', '-inf'."""
     if type(value) is int:
         return value
     number = float(value)
     return number if math.isfinite(number) else str(number)
 
 
-def _numbers(values: Mapping[str, Any]) -> dict[str, float | int | str]:
+def numbers(values: Mapping[str, Any]) -> dict[str, float | int | str]:
+    """Metrics as JSON can hold them: non-finite floats become 'nan', 'inf', '-inf'."""
     return {str(key): _number(value) for key, value in values.items()}
 
 
@@ -27,11 +27,11 @@ def as_record(kind: str, time_ms: int, fields: tuple[Any, ...]) -> dict[str, Any
     record: dict[str, Any] = {"kind": kind, "time_ms": time_ms}
     match kind:
         case "metrics":
-            record |= {"step": int(fields[0]), "values": _numbers(fields[1])}
+            record |= {"step": int(fields[0]), "values": numbers(fields[1])}
         case "steps":
             record |= _columns(fields[0])
         case "system":
-            record["values"] = _numbers(fields[0])
+            record["values"] = numbers(fields[0])
         case "tags":
             record["values"] = {str(key): str(value) for key, value in fields[0].items()}
         case "window":

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from orchestrator.tracking.records import each_step
+from orchestrator.tracking.stragglers import straggler_of
 
 MAX_KEY = 250
 _BAD_CHARACTERS = re.compile(r"[^/\w.\- :]", re.ASCII)
@@ -73,6 +74,8 @@ class Batch:
     points: list[Point] = field(default_factory=list)
     tags: dict[str, str] = field(default_factory=dict)
     unreadable: int = 0
+    tells_slow_rank: bool = False
+    """Whether there is something in it for the run's description."""
 
     def __bool__(self) -> bool:
         return bool(self.points or self.tags or self.unreadable)
@@ -98,6 +101,8 @@ def add_record(batch: Batch, cursor: Cursor, source: Source, record: dict[str, A
                 batch.unreadable += 1
             elif cursor.is_new(source.attempt, point.key, point.step):
                 batch.points.append(point)
+    elif straggler_of(record) is not None:
+        batch.tells_slow_rank = True
 
 
 def _points(record: dict[str, Any], source: Source) -> Iterator[Point | None]:

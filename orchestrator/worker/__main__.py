@@ -5,13 +5,12 @@ from __future__ import annotations
 import atexit
 import os
 import sys
-import traceback
 from pathlib import Path
-from typing import NoReturn
 
 from orchestrator.run_dir import RunDir
-from orchestrator.worker.failure import write_failure
+from orchestrator.worker.failure import end, end_failed
 from orchestrator.worker.preemption import StopRequest
+from orchestrator.worker.pulse import Pulse
 
 
 def main(run_dir: str, attempt_number: str) -> None:
@@ -23,27 +22,18 @@ def main(run_dir: str, attempt_number: str) -> None:
     """
     stop = StopRequest()
     stop.install()
+    pulse = Pulse.of_rank(os.environ)
     run = RunDir(Path(run_dir).resolve())
     attempt = run.attempt(int(attempt_number))
     try:
         from orchestrator.worker.train import train
 
-        train(run, attempt, os.environ, stop)
+        train(run, attempt, os.environ, stop, pulse)
     except BaseException as error:
-        traceback.print_exception(error)
         rank = int(os.environ.get("RANK", 0))
-        message = write_failure(attempt.error(rank), error, rank=rank, user_folder=run.snapshot_recipe)
-        print(f"orchestrate: rank {rank}: {message}", file=sys.stderr)
-        end(1)
+        end_failed(attempt.error(rank), error, rank=rank, user_folder=run.snapshot_recipe)
     atexit._run_exitfuncs()
     end(0)
-
-
-def end(exit_code: int) -> NoReturn:
-    """End this process, its output written."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(exit_code)
 
 
 if __name__ == "__main__":

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import accumulate
-from typing import Any
 
 import torch
-from torch.utils.data import DataLoader
 
 from orchestrator.plan.batch import balanced
 from orchestrator.recipe.data import Loader
-from orchestrator.worker.data import Datasets, Draw
-from orchestrator.worker.loader import MicroBatches, data_loader
+from orchestrator.worker.data.datasets import Datasets, Draw, MicroBatch
+from orchestrator.worker.data.loader import MicroBatches, data_loader
 from orchestrator.worker.loss import Objective, SumAndCount
 from orchestrator.worker.memory_watch import MemoryWatch
 from orchestrator.worker.precision import Precision, call_model
-from orchestrator.worker.preemption import STOP_SIGNALS, StopRequest, agreed_signal
+from orchestrator.worker.preemption import NUM_VOTES, StopRequest, agreed_stop
+from orchestrator.worker.pulse import Pulse
 from orchestrator.worker.world import Peers
 
 
@@ -33,15 +32,17 @@ class Evaluator:
         *,
         largest_batch: int,
         memory: MemoryWatch,
+        pulse: Pulse,
     ) -> None:
         self._functions: dict[str, SumAndCount] = {"loss": objective.loss, **objective.metrics}
         self._precision = precision
         self._memory = memory
+        self._pulse = pulse
         self._peers = peers
         self._num_samples = sum(map(len, sets.values()))
         self._num_evaluated = 0
         world = peers.world
-        self._loaders: dict[str, DataLoader[Any]] = {
+        self._loaders: dict[str, Iterable[MicroBatch]] = {
             name: data_loader(
                 part,
                 share_of(len(part), world_size=world.world_size, rank=world.rank, largest_batch=largest_batch),
@@ -57,9 +58,9 @@ class Evaluator:
         return bool(self._loaders)
 
     def run(self, model: torch.nn.Module, stop: StopRequest) -> tuple[dict[str, float] | None, str | None]:
-        """The metrics by their journal names, and the signal that any rank has seen.
+        """The metrics by their journal names, and what asks for the end on any rank: a signal, or DEADLINE.
 
-        A signal cuts the evaluation short on the rank that sees it; where samples are missing in the end, the metrics
+        It cuts the evaluation short on the rank that sees it; where samples are missing in the end, the metrics
         are None on all ranks.
         """
         self._num_evaluated = 0
@@ -69,13 +70,13 @@ class Evaluator:
         model.train()
         *numbers, num_evaluated = self._peers.sum(torch.stack(sums).flatten(), *stop.as_votes(), self._num_evaluated)
         complete = num_evaluated == self._num_samples
-        return dict(self._named(numbers)) if complete else None, agreed_signal(numbers[-len(STOP_SIGNALS) :])
+        return dict(self._named(numbers)) if complete else None, agreed_stop(numbers[-NUM_VOTES:])
 
     def close(self) -> None:
         """End the loader processes."""
         self._loaders.clear()
 
-    def _sums(self, model: torch.nn.Module, loader: DataLoader[Any], stop: StopRequest) -> torch.Tensor:
+    def _sums(self, model: torch.nn.Module, loader: Iterable[MicroBatch], stop: StopRequest) -> torch.Tensor:
         """This rank's (sum, count) of every function: fp64, shape (functions, 2). A rank without samples has zeros."""
         sums = torch.zeros(len(self._functions), 2, dtype=torch.float64, device=self._peers.device)
         for batch in MicroBatches(loader):
@@ -89,6 +90,7 @@ class Evaluator:
                 row[0] += value
                 row[1] += count
             self._num_evaluated += batch.num_samples
+            self._pulse.beat()
         return sums
 
     def _named(self, numbers: list[float]) -> Iterator[tuple[str, float]]:

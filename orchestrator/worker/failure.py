@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import os
+import re
+import sys
 import time
 import traceback
 from pathlib import Path
+from typing import NoReturn
 
-from orchestrator.errors import OrchestratorError, Problem
-from orchestrator.files import write_json
+from orchestrator.errors import NoRoom, OrchestratorError, Problem
+from orchestrator.failure_kinds import LOADER_KILLED, PEER_LOST
+from orchestrator.files import FULL, write_json
 from orchestrator.out_of_memory import OUT_OF_MEMORY, says_out_of_memory
 
+_STEP = "_orchestrate_step"
 _PEER_SIGNS = ("closed by peer", "reset by peer", "broken pipe", "remote process exited", "socket timeout")
+_LOADER_KILLED = re.compile(
+    r"DataLoader worker \(pid(?:\(s\))? (?P<pids>[\d, ]+)\) "
+    r"(?:is killed by signal: (?:Killed|Bus error|Terminated)|exited unexpectedly(?! with exit code))"
+)
+"""torch's words for a loader process that somebody else has ended, most often the kernel; one that ends itself, or
+that a fault of its own ends, says so otherwise. Source: torch/csrc/DataLoader.cpp and dataloader.py."""
 
 
 def one_line(error: BaseException, user_folder: Path | None = None) -> str:
@@ -56,23 +68,59 @@ def ran_out_of_memory(error: BaseException) -> bool:
 def kind_of(error: BaseException) -> str:
     """The error's class name; `PeerLost` when this rank only noticed that another one was gone.
 
-    Whatever runs out of memory is `OutOfMemory`.
+    Whatever runs out of memory is `OutOfMemory`, and whatever finds a disk full is `NoRoom`; `LoaderKilled` is said of
+    a rank one of whose loader processes was killed.
     """
     if ran_out_of_memory(error):
         return OUT_OF_MEMORY
+    if isinstance(error, OSError) and error.errno in FULL:
+        return NoRoom.__name__
     text = str(error).lower()
     if isinstance(error, RuntimeError) and any(sign in text for sign in _PEER_SIGNS):
-        return "PeerLost"
+        return PEER_LOST
+    if killed_loaders(error):
+        return LOADER_KILLED
     return type(error).__name__
+
+
+def killed_loaders(error: BaseException) -> tuple[int, ...]:
+    """The pids of loader processes that were killed, as `error` says; () for any other error."""
+    found = _LOADER_KILLED.search(str(error)) if isinstance(error, RuntimeError) else None
+    return tuple(int(pid) for pid in found["pids"].split(",")) if found else ()
+
+
+def at_step(error: BaseException, step: int) -> None:
+    """Keep with `error` the step that this rank was at."""
+    setattr(error, _STEP, step)
 
 
 def write_failure(path: Path, error: BaseException, *, rank: int, user_folder: Path | None) -> str:
     """Write `error-<rank>.json`, and return its one-line message."""
     kind = kind_of(error)
     message = one_line(error, user_folder)
-    if kind == "PeerLost":
+    if kind == PEER_LOST:
         message = f"another rank ended first ({message})"
+    if kind == LOADER_KILLED:
+        message = f"a loader process was killed ({message})"
     details = "".join(traceback.format_exception(error))
     told = {"rank": rank, "type": kind, "message": message, "traceback": details, "time": time.time()}
-    write_json(path, told | getattr(error, "facts", {}))
+    try:
+        write_json(path, told | {"step": getattr(error, _STEP, None)} | getattr(error, "facts", {}))
+    except OSError as unwritten:
+        print(f"orchestrate: rank {rank}: {path} cannot be written: {unwritten.strerror}", file=sys.stderr)
     return message
+
+
+def end_failed(path: Path, error: BaseException, *, rank: int, user_folder: Path | None) -> NoReturn:
+    """Tell `error`, write it to `path`, and end this process with status 1."""
+    traceback.print_exception(error)
+    message = write_failure(path, error, rank=rank, user_folder=user_folder)
+    print(f"orchestrate: rank {rank}: {message}", file=sys.stderr)
+    end(1)
+
+
+def end(exit_code: int) -> NoReturn:
+    """End this process at once, its output written."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(exit_code)

@@ -6,15 +6,14 @@ one big batch, for any sharing of the window. Source: the loss algebra of torcht
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.errors import Problem, TrainingError
 from orchestrator.recipe.schema import Recipe
-from orchestrator.worker.data import MicroBatch
+from orchestrator.worker.data.datasets import MicroBatch
 from orchestrator.worker.targets import UserCode
-from orchestrator.worker.world import Peers
 
 SumAndCount = Callable[[Any, Any], tuple[Any, Any]]
 
@@ -27,13 +26,6 @@ class Objective:
     count: Callable[[Any], Any] | None
     """`f(targets) -> int`, known before the forward pass; None where a sample counts 1."""
     metrics: dict[str, SumAndCount]
-    skips_bad: bool = False
-    """Whether samples may be missing in the end."""
-
-    @property
-    def counts_fetched(self) -> bool:
-        """Whether a window has to be fetched whole before it is known what counts in it."""
-        return self.count is not None or self.skips_bad
 
     @classmethod
     def of(cls, recipe: Recipe, code: UserCode) -> Objective:
@@ -41,23 +33,14 @@ class Objective:
         assert recipe.loss is not None, "a recipe with a model has a loss"
         count = None if recipe.loss.count is None else code.load(recipe.loss.count)
         metrics = {name: code.bind(metric) for name, metric in recipe.metrics.items()}
-        return cls(code.bind(recipe.loss), count, metrics, skips_bad=recipe.loader.bad_samples > 0)
+        return cls(code.bind(recipe.loss), count, metrics)
 
-    def counts_of(self, batch: MicroBatch) -> int:
-        """What counts in one micro-batch, before its forward pass; 0 for an empty one."""
-        if batch.num_samples == 0 or self.count is None:
-            return batch.num_samples
-        return int(self.count(batch.targets))
+    def check(self, loss_sum: Any, told: Any, *, expected: int, batch: MicroBatch, step: int) -> None:
+        """Refuse a loss that is no sum, or counts something else than what the window is divided by.
 
-    def window_count(self, batches: Sequence[MicroBatch], window_size: int, peers: Peers) -> int:
-        """What counts in the whole window, on all ranks. Where that is known before, nothing is sent."""
-        if not self.counts_fetched:
-            return window_size
-        return peers.sum_counts([sum(map(self.counts_of, batches))])[0]
-
-    def check_count(self, told: Any, batch: MicroBatch, step: int) -> None:
-        """Refuse a loss that counts something else than what the window is divided by. Raises TrainingError."""
-        expected = self.counts_of(batch)
+        Raises TrainingError.
+        """
+        refuse_no_sum(loss_sum, step)
         if batch.num_samples == 0 or int(told) == expected:
             return
         if self.count is None:
@@ -67,6 +50,13 @@ class Objective:
             what = f"the loss counts {int(told)} in a micro-batch where loss.count gives {expected}"
             fix = "make the two count the same"
         raise TrainingError(Problem(f"step {step}", what, fix))
+
+
+def refuse_no_sum(loss_sum: Any, step: int) -> None:
+    """Raises TrainingError for a loss that is not one number."""
+    if loss_sum.dim():
+        what = f"the loss has shape {tuple(loss_sum.shape)}, and a sum has shape ()"
+        raise TrainingError(Problem(f"step {step}", what, "take the sum over the micro-batch"))
 
 
 def backward_weight(*, num_samples: int, world_size: int, window_count: int) -> float:

@@ -81,6 +81,13 @@ def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
         group["lr"] = lr * group.get("lr_scale", 1.0)
 
 
+def forget_gradients(optimizer: torch.optim.Optimizer) -> None:
+    """What `zero_grad` does, in a third of its time for a small model: it does not announce itself to a profiler."""
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            parameter.grad = None
+
+
 def clip_gradients(optimizer: torch.optim.Optimizer, clip_norm: float | None) -> torch.Tensor:
     """The global 2-norm of all gradients, before they are clipped to `clip_norm` (None: left as they are)."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 
 STOP_SIGNALS = (
@@ -16,13 +16,19 @@ STOP_SIGNALS = (
     *(signal.SIGHUP, signal.SIGQUIT),
 )
 """What asks a rank to save and end: everything that torchrun is told to forward."""
+DEADLINE = "deadline"
+"""What asks for the end when no signal does: the time that the job has left is needed for the end itself."""
+_REASONS = (*(number.name for number in STOP_SIGNALS), DEADLINE)
+NUM_VOTES = len(_REASONS)
 
 
 class StopRequest:
-    """Which of STOP_SIGNALS have arrived. Each one may come any number of times."""
+    """Which of STOP_SIGNALS have arrived, each any number of times, and whether the job's time is nearly up."""
 
     def __init__(self) -> None:
         self._seen: set[int] = set()
+        self.time_is_up: Callable[[], bool] = lambda: False
+        """Asked anew each time; see `Deadline`."""
 
     def install(self) -> None:
         """Handle STOP_SIGNALS from now on. Call it in the main thread, before anything slow."""
@@ -34,17 +40,19 @@ class StopRequest:
 
     @property
     def is_set(self) -> bool:
-        """True once a signal has arrived on this rank. Other ranks may not know of it yet."""
-        return bool(self._seen)
+        """True once a signal has arrived on this rank, or it finds its time up. Other ranks may not know of it yet."""
+        return bool(self._seen) or self.time_is_up()
 
     def as_votes(self) -> list[float]:
-        """One number for each of STOP_SIGNALS, 1.0 where it has arrived: summed over ranks, everyone knows the same."""
-        return [float(number in self._seen) for number in STOP_SIGNALS]
+        """One number for each of STOP_SIGNALS, 1.0 where it has arrived, and one for DEADLINE: summed over ranks,
+        everyone knows the same."""
+        return [*(float(number in self._seen) for number in STOP_SIGNALS), float(self.time_is_up())]
 
 
-def agreed_signal(votes: Sequence[float]) -> str | None:
-    """The name of the first of STOP_SIGNALS that any rank has seen, from votes summed over all ranks; None for none."""
-    return next((number.name for number, vote in zip(STOP_SIGNALS, votes, strict=True) if vote > 0), None)
+def agreed_stop(votes: Sequence[float]) -> str | None:
+    """The name of the first of STOP_SIGNALS that any rank has seen, else DEADLINE where one finds its time up; None for
+    neither. From votes summed over all ranks."""
+    return next((reason for reason, vote in zip(_REASONS, votes, strict=True) if vote > 0), None)
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ from orchestrator.plan.plan import Plan
 from orchestrator.plan.schedule import samples_in
 from orchestrator.recipe.amounts import Amount
 from orchestrator.recipe.schema import Recipe
+from orchestrator.tuning.amp_law import Lower
 
 
 @dataclass
@@ -26,6 +27,8 @@ class Progress:
     """Consumed samples before each window that was passed over, because its loss was no number."""
     skipped_samples: int = 0
     """Bad samples that were skipped, on all ranks."""
+    tuned_precision: Lower | None = None
+    """What tuning has found the forward pass of an fp32 recipe to do as well in."""
 
     def as_state(self) -> dict[str, Any]:
         return {**vars(self), "metrics": dict(self.metrics)}
@@ -40,6 +43,7 @@ class Progress:
             dict(state["metrics"]),
             tuple(state.get("passed_over", ())),
             state.get("skipped_samples", 0),
+            state.get("tuned_precision"),
         )
 
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 import contextlib
 import random
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache, partial
 from types import BuiltinMethodType, MethodType, ModuleType
 from typing import Any, Literal
@@ -29,7 +29,7 @@ import torch
 
 from orchestrator.worker.seeds import derived_seed
 
-_seeds: Mapping[int | None, int] = {}
+_seeds: dict[int | None, int] = {}
 """Of the samples being fetched in this process: the one sample's under None, and each one's under its index."""
 
 
@@ -70,49 +70,56 @@ class SampleSeeds:
         return (self._first(pass_number) + sample_id) % 2**63
 
 
+class GlobalGenerators:
+    """The global generators as they are now: whether they have been drawn from since, and the way back."""
+
+    def __init__(self, use: UseOfRandomness) -> None:
+        self._torch = torch.default_generator.get_state()
+        self._python = random.getstate() if "python" in use else None
+        self._numpy: Any = np.random.get_state() if "numpy" in use else None
+
+    def have_moved(self) -> bool:
+        if self._python is not None and random.getstate() != self._python:
+            return True
+        if self._numpy is not None and _comparable(np.random.get_state()) != _comparable(self._numpy):
+            return True
+        return _beginning(torch.default_generator.get_state()) != _beginning(self._torch)
+
+    def put_back(self) -> None:
+        torch.default_generator.set_state(self._torch)
+        if self._python is not None:
+            random.setstate(self._python)
+        if self._numpy is not None:
+            np.random.set_state(self._numpy)
+
+
 @contextlib.contextmanager
 def global_generators_kept(use: UseOfRandomness) -> Iterator[None]:
     """Leave the global generators as they were: items are fetched between the model's own random numbers."""
-    global _seeds
-    state = torch.default_generator.get_state()
-    python = random.getstate() if "python" in use else None
-    numpy = np.random.get_state() if "numpy" in use else None
+    generators = GlobalGenerators(use)
     try:
         yield
     finally:
-        _seeds = {}
-        torch.default_generator.set_state(state)
-        if python is not None:
-            random.setstate(python)
-        if numpy is not None:
-            np.random.set_state(numpy)
+        generators.put_back()
 
 
-def drawn_from(use: UseOfRandomness) -> Callable[[], bool]:
-    """A function that says whether a global generator has been drawn from since this call."""
-    state = torch.default_generator.get_state()
-    python = random.getstate() if "python" in use else None
-    numpy = _numpy_state() if "numpy" in use else None
-
-    def moved() -> bool:
-        if python is not None and random.getstate() != python:
-            return True
-        if numpy is not None and _numpy_state() != numpy:
-            return True
-        return not torch.equal(torch.default_generator.get_state(), state)
-
-    return moved
+def _beginning(state: torch.Tensor) -> bytes:
+    """Seed, position and first numbers of a Mersenne twister: any draw changes one of them."""
+    return state.numpy()[:64].tobytes()
 
 
-def _numpy_state() -> tuple[bytes, int]:
-    state: Any = np.random.get_state()
+def _comparable(state: Any) -> tuple[bytes, int]:
     return state[1].tobytes(), state[2]
 
 
 def announce_sample(seed: int) -> None:
     """From here to the next call, one sample is being fetched: `sample_generator` is seeded for it, nothing else is."""
-    global _seeds
-    _seeds = {None: seed}
+    _seeds[None] = seed
+
+
+def no_sample() -> None:
+    """From here on, nothing is being fetched."""
+    _seeds.clear()
 
 
 def seed_sample(seed: int, use: UseOfRandomness) -> None:
@@ -127,8 +134,8 @@ def seed_sample(seed: int, use: UseOfRandomness) -> None:
 
 def seed_samples(seeds: Mapping[int | None, int]) -> None:
     """From here on, the samples with these indices are being fetched together; the seeds are by index."""
-    global _seeds
-    _seeds = {**seeds}
+    _seeds.clear()
+    _seeds.update(seeds)
 
 
 def sample_generator(kind: Literal["torch", "numpy", "python"] = "torch", index: int | None = None) -> Any:

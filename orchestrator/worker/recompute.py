@@ -45,6 +45,8 @@ def recompute_blocks(
 def _forward(forward: Any, contexts: Callable[[], tuple[_Context, _Context]], *args: Any, **kwargs: Any) -> Any:
     if not torch.is_grad_enabled():
         return forward(*args, **kwargs)
+    if torch.compiler.is_compiling():  # which writes to running statistics once, and takes no such contexts
+        return checkpoint(forward, *args, use_reentrant=False, **kwargs)
     return checkpoint(forward, *args, use_reentrant=False, context_fn=contexts, **kwargs)
 
 

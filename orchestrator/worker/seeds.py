@@ -22,3 +22,14 @@ def seed_torch(seed: int, device: torch.device) -> None:
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
         torch.cuda.default_generators[device.index].manual_seed(seed)
+
+
+class StepSeeds:
+    """The seeds of one rank's steps: what its model draws in a step is the same after a resume."""
+
+    def __init__(self, run_seed: int, rank: int, device: torch.device) -> None:
+        self._first, self._device = derived_seed(run_seed, rank), device
+
+    def begin(self, step: int) -> None:
+        """Seed torch's generators for `step`."""
+        seed_torch((self._first + step) % 2**63, self._device)

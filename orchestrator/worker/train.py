@@ -2,40 +2,48 @@
 
 from __future__ import annotations
 
-import math
-import multiprocessing
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import torch
-from torch.nn.parallel import DistributedDataParallel
 
-from orchestrator.files import write_json
+from orchestrator.pulse import Phase
 from orchestrator.run_dir import AttemptDir, RunDir
 from orchestrator.tracking.journal import Journal
-from orchestrator.units import GIB
-from orchestrator.worker.bad_samples import BadSamples
-from orchestrator.worker.checkpoint import checkpoint_name
-from orchestrator.worker.content import check_contents
-from orchestrator.worker.data import Datasets, open_datasets
+from orchestrator.worker.checkpoints.saver import Saver
+from orchestrator.worker.compilation import compile_model
+from orchestrator.worker.course import Checkpoints, Course
+from orchestrator.worker.data.bad_samples import BadSamples
+from orchestrator.worker.data.content import check_contents
+from orchestrator.worker.data.datasets import Datasets, open_datasets
+from orchestrator.worker.data.lanes import open_stream
+from orchestrator.worker.data.loader import MicroBatches
+from orchestrator.worker.ending import end_children, memory_peaks, write_outcome
 from orchestrator.worker.evaluation import Evaluator
+from orchestrator.worker.failure import at_step
 from orchestrator.worker.inputs import Inputs, read_inputs
-from orchestrator.worker.loader import MicroBatches, data_loader
+from orchestrator.worker.intake import Intake
 from orchestrator.worker.loss import Objective
 from orchestrator.worker.memory_watch import MemoryWatch
 from orchestrator.worker.optimizer import make_optimizer
+from orchestrator.worker.own_time import own_time_of
 from orchestrator.worker.peak import PeakMemory
 from orchestrator.worker.precision import Precision
 from orchestrator.worker.preemption import StopRequest
+from orchestrator.worker.preflight import compare_nodes
 from orchestrator.worker.progress import Cadences, Progress
+from orchestrator.worker.pulse import Pulse
 from orchestrator.worker.recompute import recompute_blocks
-from orchestrator.worker.saver import Saver
 from orchestrator.worker.seeds import seed_torch
+from orchestrator.worker.settled import Settled
 from orchestrator.worker.targets import UserCode, build_model
-from orchestrator.worker.trainer import Checkpoints, Trainer
+from orchestrator.worker.trainer import Trainer
+from orchestrator.worker.tuning.amp_tuner import amp_tuner_of
+from orchestrator.worker.tuning.gradients import Comparison
+from orchestrator.worker.tuning.loader_tuner import begin_with, tuner_of
 from orchestrator.worker.window_step import WindowStep
-from orchestrator.worker.windows import Windows
+from orchestrator.worker.windows import windows_of
 from orchestrator.worker.world import Peers, World
 
 
@@ -52,25 +60,37 @@ class UserParts:
     """Counts from just before the model was made."""
 
 
-def train(run: RunDir, attempt: AttemptDir, env: Mapping[str, str], stop: StopRequest) -> None:
-    """Train this attempt to its end or to a signal; rank 0 then leaves done.json or stop.json. Errors are raised."""
+def train(
+    run: RunDir, attempt: AttemptDir, env: Mapping[str, str], stop: StopRequest, pulse: Pulse | None = None
+) -> None:
+    """Train this attempt to its end or to a signal; rank 0 then leaves done.json or stop.json. Errors are raised.
+
+    Without a `pulse` nobody feels this rank's.
+    """
+    pulse = pulse or Pulse()
     world = World.from_env(env)
     inputs = read_inputs(run, attempt, world)
     device = world.device(inputs.accelerator)
     precision = Precision(inputs.recipe.precision, device)
+    precision.begin()
+    pulse.beat()
     parts = make_user_parts(inputs, precision)
+    pulse.beat()
     with (
         Journal(run.path, attempt=attempt.number, node=inputs.node, rank=world.rank) as journal,
         world.connected(device) as peers,
     ):
+        compare_nodes(inputs, peers, journal, pulse)
         contents = check_contents(parts.training, parts.validation, peers, journal)
-        saver = Saver(inputs, peers, parts.model, parts.optimizer, precision.scaler(), journal, contents)
-        trainer = make_trainer(inputs, parts, precision, peers, journal, stop, saver)
+        saver = Saver(inputs, peers, parts.model, parts.optimizer, precision, journal, contents, pulse=pulse)
+        pulse.beat()
+        trainer = make_trainer(inputs, parts, precision, peers, journal, stop, saver, pulse)
         stopped_by = _run(trainer, saver)
+        pulse.enter(Phase.END)
         peaks = memory_peaks(inputs, peers, parts.memory)
         if world.rank == 0:
-            journal.metrics(trainer.progress.step, peaks)
-            write_outcome(attempt, trainer.progress, stopped_by)
+            journal.metrics(trainer.course.progress.step, peaks)
+            write_outcome(attempt, trainer.course.progress, stopped_by)
         trainer.batches.close()
         trainer.evaluator.close()
     end_children()
@@ -81,9 +101,12 @@ def _run(trainer: Trainer, saver: Saver) -> str | None:
     try:
         return trainer.run()
     except BaseException as error:
-        step = trainer.progress.step
-        trainer.tell_what_is_known()
-        saver.rescue(error, trainer.progress, is_whole=trainer.window_step.is_whole_at(step))
+        progress = trainer.course.progress
+        at_step(error, progress.step + 1)
+        if trainer.tuner is not None:
+            trainer.tuner.lost(error)
+        trainer.course.tell_what_is_known()
+        saver.rescue(error, progress, is_whole=trainer.window_step.settled.is_whole_at(progress.step))
         raise
 
 
@@ -104,6 +127,8 @@ def make_user_parts(inputs: Inputs, precision: Precision) -> UserParts:
     model = precision.place_model(model)
     if recipe.activation_checkpointing:
         recompute_blocks(model)
+    if recipe.compile:
+        compile_model(model, precision.device)
     optimizer = make_optimizer(model.parameters(), recipe.optimizer, code.make)
     return UserParts(model, training, validation, objective, optimizer, memory)
 
@@ -116,68 +141,59 @@ def make_trainer(
     journal: Journal,
     stop: StopRequest,
     saver: Checkpoints,
+    pulse: Pulse,
 ) -> Trainer:
     """The loop, with weights and position from the newest good checkpoint if there is one."""
     recipe, plan, world = inputs.recipe, inputs.plan, peers.world
     progress = saver.restore() or Progress()
-    windows = make_windows(inputs, world_size=world.world_size, rank=world.rank)
+    windows = windows_of(inputs, world_size=world.world_size, rank=world.rank)
+    begun = begin_with(inputs, peers)
 
     def batches_from(consumed_samples: int) -> MicroBatches:
         draws = windows.draws_from(consumed_samples)
-        return MicroBatches(data_loader(parts.training, draws, recipe.loader, device=precision.device))
+        return open_stream(parts.training, draws, recipe, device=precision.device, workers=begun.workers)
 
-    return Trainer(
+    evaluator = _evaluator(inputs, parts, precision, peers, pulse)
+    own_time = own_time_of(peers, parts.model)
+    course = Course(
         plan=plan,
         cadences=Cadences.of(recipe, plan),
         progress=progress,
-        window_step=WindowStep(
-            model=_distributed(parts.model, peers),
-            optimizer=parts.optimizer,
-            scaler=saver.scaler,
-            objective=parts.objective,
-            precision=precision,
-            windows=windows,
-            peers=peers,
-            clip_norm=recipe.optimizer.clip_norm,
-            seed=recipe.seed,
-            memory=MemoryWatch.of(recipe, rank=world.rank, device=precision.device),
-            bad_samples=BadSamples(recipe.loader.bad_samples, progress, journal, peers),
-        ),
-        batches=batches_from(progress.consumed_samples),
-        batches_from=batches_from,
-        policy=recipe.on_non_finite_loss,
-        evaluator=_evaluator(inputs, parts, precision, peers),
+        windows=windows,
         journal=journal,
         peers=peers,
         stop=stop,
         saver=saver,
         journal_ids=recipe.tracking.sample_ids,
+        evaluate=partial(evaluator.run, parts.model) if evaluator.has_sets else None,
+        pulse=pulse,
+        deadline=inputs.deadline(),
+        own_time=own_time,
+        nodes=inputs.node_of_each_rank(),
     )
-
-
-def make_windows(inputs: Inputs, *, world_size: int, rank: int) -> Windows:
-    """The windows of the run as one rank sees them."""
-    plan = inputs.plan
-    return Windows(
-        order=inputs.order,
-        total_samples=plan.schedule.total_samples,
-        effective_batch_size=plan.batch.effective_batch_size,
-        largest_micro_batch=plan.batch.largest_micro_batch,
-        micro_multiple=plan.batch.micro_multiple,
-        world_size=world_size,
-        rank=rank,
+    bad_samples = BadSamples(recipe.loader.bad_samples, progress, journal, peers)
+    step = WindowStep(
+        model=peers.distribute(parts.model),
+        optimizer=parts.optimizer,
+        scaler=saver.scaler,
+        objective=parts.objective,
+        precision=precision,
+        intake=Intake(windows, parts.objective.count, bad_samples, peers, own_time),
+        settled=Settled(parts.model),
+        peers=peers,
+        clip_norm=recipe.optimizer.clip_norm,
+        seed=recipe.seed,
+        memory=MemoryWatch.of(recipe, rank=world.rank, device=precision.device),
+        pulse=pulse,
+        own_time=own_time,
     )
+    batches = batches_from(progress.consumed_samples)
+    tuner = tuner_of(inputs, batches, course, begun)
+    amp = amp_tuner_of(inputs, Comparison(parts.model, parts.objective, precision), step, course, tuner)
+    return Trainer(course, step, batches, batches_from, evaluator, tuner, amp, policy=recipe.on_non_finite_loss)
 
 
-def _distributed(model: torch.nn.Module, peers: Peers) -> torch.nn.Module:
-    """The model, its gradients averaged over all ranks; a rank alone needs nobody for that."""
-    if peers.world.world_size == 1:
-        return model
-    ids = [peers.device.index] if peers.device.type == "cuda" else None
-    return DistributedDataParallel(model, device_ids=ids, gradient_as_bucket_view=True)
-
-
-def _evaluator(inputs: Inputs, parts: UserParts, precision: Precision, peers: Peers) -> Evaluator:
+def _evaluator(inputs: Inputs, parts: UserParts, precision: Precision, peers: Peers, pulse: Pulse) -> Evaluator:
     recipe = inputs.recipe
     return Evaluator(
         parts.validation,
@@ -187,37 +203,5 @@ def _evaluator(inputs: Inputs, parts: UserParts, precision: Precision, peers: Pe
         recipe.loader,
         largest_batch=recipe.evaluation.batch or inputs.plan.batch.micro_batch_size,
         memory=MemoryWatch.of(recipe, rank=peers.world.rank, device=precision.device),
+        pulse=pulse,
     )
-
-
-def memory_peaks(inputs: Inputs, peers: Peers, memory: PeakMemory) -> dict[str, float]:
-    """The highest peak of any rank in GiB, beside the predicted one where the plan has a prediction. A collective."""
-    peaks = {"memory/observed_peak_gib": peers.largest(memory.observed_bytes()) / GIB}
-    batch, planned = inputs.plan.batch, inputs.plan.memory
-    if planned is not None:
-        accumulating = batch.gradient_accumulation_steps > 1
-        predicted = planned.predicted_peak_bytes(batch.micro_batch_size, accumulating=accumulating)
-        peaks["memory/predicted_peak_gib"] = predicted / GIB
-    return peaks
-
-
-def write_outcome(attempt: AttemptDir, progress: Progress, stopped_by: str | None) -> None:
-    """done.json, or stop.json when a signal asked for the end. The checkpoint it names is committed."""
-    outcome = {
-        "step": progress.step,
-        "consumed_samples": progress.consumed_samples,
-        "checkpoint": checkpoint_name(progress.step),
-        "time": time.time(),
-    }
-    if stopped_by:
-        write_json(attempt.stop, {"signal": stopped_by, **outcome})
-    else:
-        metrics = {name: value if math.isfinite(value) else str(value) for name, value in progress.metrics.items()}
-        write_json(attempt.done, {**outcome, "metrics": metrics})
-
-
-def end_children() -> None:
-    """Kill loader processes that did not end when told to: they ignore SIGTERM, and exiting would wait for them."""
-    for child in multiprocessing.active_children():
-        if child.daemon:
-            child.kill()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
 
 from orchestrator.errors import LaunchError, Problem
 
@@ -65,7 +67,17 @@ class World:
         dist.init_process_group(backend, store=store, rank=self.rank, world_size=self.world_size)
         yield Peers(self, device)
         dist.barrier()
+        _keep_for_ever(dist.group.WORLD)
         dist.destroy_process_group()
+
+
+def _keep_for_ever(group: object) -> None:
+    """Never let Python take `group` down, not even at its end.
+
+    Its destructor waits, with Python's lock held, for a thread of gloo's that may just want that lock to forget the
+    barrier above: one end in some tens hung so (torch 2.13, seen as ~Reducer -> ~ProcessGroupGloo -> mutex).
+    """
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(group))
 
 
 def _number(env: Mapping[str, str], name: str) -> int:
@@ -125,6 +137,13 @@ class Peers:
         dist.all_reduce(vector)
         return [int(count) for count in vector.tolist()]
 
+    def gather(self, values: Sequence[float]) -> list[list[float]]:
+        """The `values` of every rank, as many of each, in the order of ranks; fp64, the same bits on every rank."""
+        vector = torch.tensor(values, dtype=torch.float64, device=self.device)
+        gathered = [torch.empty_like(vector) for _ in range(self.world.world_size)]
+        dist.all_gather(gathered, vector)
+        return [one.tolist() for one in gathered]
+
     def largest(self, number: int) -> int:
         """The largest `number` of any rank."""
         vector = torch.tensor([number], dtype=torch.int64, device=self.device)
@@ -136,6 +155,13 @@ class Peers:
         vector = torch.tensor([number], dtype=torch.int64, device=self.device)
         dist.broadcast(vector, src=0)
         return int(vector.item())
+
+    def distribute(self, model: torch.nn.Module) -> torch.nn.Module:
+        """The model, its gradients averaged over all ranks; a rank alone needs nobody for that."""
+        if self.world.world_size == 1:
+            return model
+        ids = [self.device.index] if self.device.type == "cuda" else None
+        return DistributedDataParallel(model, device_ids=ids, gradient_as_bucket_view=True)
 
     def wait(self) -> None:
         """Until every rank is here."""

@@ -48,8 +48,9 @@ def test_plan_with_an_override_loads_omegaconf_and_still_nothing_heavy(tmp_path:
     assert loaded.isdisjoint(HEAVY)
 
 
-def test_status_loads_neither_torch_nor_mlflow_nor_submitit(tmp_path: Path) -> None:
-    assert loaded_by("status", cwd=tmp_path).isdisjoint(HEAVY)
+@pytest.mark.parametrize("words", [("status",), ("why", "none")])
+def test_status_and_why_load_neither_torch_nor_mlflow_nor_submitit(words: tuple[str, ...], tmp_path: Path) -> None:
+    assert loaded_by(*words, cwd=tmp_path).isdisjoint(HEAVY)
 
 
 @pytest.mark.parametrize("room", ["job", "node"])

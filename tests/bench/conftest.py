@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tests.slurm.conftest import lab, lab_packages
+from tests.slurm.conftest import cable, lab, lab_packages
 
-__all__ = ["lab", "lab_packages"]
+__all__ = ["cable", "lab", "lab_packages"]

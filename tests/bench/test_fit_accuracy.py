@@ -12,8 +12,8 @@ import pytest
 
 from orchestrator.documents import dump_yaml
 from orchestrator.recipe.schema import Recipe
-from orchestrator.worker.fit_sample import Sample
-from orchestrator.worker.fit_simulation import Simulation
+from orchestrator.worker.fit.sample import Sample
+from orchestrator.worker.fit.simulation import Simulation
 from orchestrator.worker.targets import UserCode
 from tests.support.command_line import orchestrate
 from tests.support.worlds import make_run, metrics_of, run_world

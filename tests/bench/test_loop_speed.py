@@ -10,12 +10,13 @@ import pytest
 from tests.bench.loops.contest import BARE, OURS, RIVALS, Work, contest, speed_beside
 
 SHORT_STEP = {"width": 384, "batch": 32, "steps_per_turn": 150}
-"""About 1.3 ms where nothing else runs."""
-LONG_STEP = {"width": 1408, "batch": 64, "steps_per_turn": 25}
-"""About 10 ms where nothing else runs."""
+"""About 1.3 ms for one rank where nothing else runs."""
+LONG_STEP = {"width": 1408, "batch": 64, "steps_per_turn": 50}
+"""About 10 ms for one rank where nothing else runs. Turns are long: after a wait at its gate, ours exchanges sooner."""
 TURNS = 21
+STARTS, TURNS_OF_A_START = 6, 5
 TRIES = 3
-TRAINERS = ("Accelerate", "Lightning Trainer", "Transformers Trainer")
+"""What else runs on the machine is not the loop's cost: as many measurements before one fails."""
 
 
 def table(title: str, measured: dict[str, list[float]]) -> str:
@@ -34,29 +35,47 @@ def measure(title: str, work: Work, names: list[str], folder: Path) -> dict[str,
 
 
 @pytest.mark.bench
-def test_a_short_step_costs_what_it_costs_by_hand_and_less_than_in_a_trainer(tmp_path: Path) -> None:
-    """What else runs on the machine is not the loop's cost: other measurements before it fails.
-
-    Lightning Fabric, which has no DDP for a rank alone and prepares nothing by sample, stands in the table only: it is
-    faster on this step.
-    """
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_a_short_step_costs_what_it_costs_by_hand_and_less_than_with_anybody_else(
+    tmp_path: Path, world_size: int
+) -> None:
     names = [BARE, OURS, *RIVALS]
     for attempt in range(TRIES):
-        work = Work(world_size=1, **SHORT_STEP)
-        measured = measure("world 1, short step", work, names, tmp_path / str(attempt))
+        work = Work(world_size=world_size, **SHORT_STEP)
+        measured = measure(f"world {world_size}, short step", work, names, tmp_path / str(attempt))
         beside = {name: speed_beside(measured, OURS, name) for name in names}
-        if beside[BARE] >= 0.97 and all(beside[name] > 1 for name in TRAINERS):
+        faster = [name for name in RIVALS if beside[name] <= 1]
+        if beside[BARE] >= 0.97 and not faster:
             return
     assert beside[BARE] >= 0.97
-    assert [name for name in TRAINERS if beside[name] <= 1] == []
+    assert faster == []
 
 
 @pytest.mark.bench
-def test_a_long_step_costs_what_it_costs_by_hand(tmp_path: Path) -> None:
+def test_a_long_step_of_one_rank_costs_what_it_costs_by_hand(tmp_path: Path) -> None:
     for attempt in range(TRIES):
         work = Work(world_size=1, **LONG_STEP)
         measured = measure("world 1, long step", work, [BARE, OURS], tmp_path / str(attempt))
-        ratio = speed_beside(measured, OURS, BARE)
-        if ratio >= 0.99:
+        if (ratio := speed_beside(measured, OURS, BARE)) >= 0.99:
             return
     assert ratio >= 0.99
+
+
+@pytest.mark.bench
+def test_a_long_step_of_two_ranks_costs_what_it_costs_by_hand(tmp_path: Path) -> None:
+    """The same loop started again, by hand or ours, is up to 9 % faster or slower, with a standard deviation of 5 %.
+
+    So the turns of several starts are looked at together, and of as many again when these do not suffice. Of STARTS
+    starts the median has a standard deviation of 2 %, and 0.99 less two of these is asked for: what many more starts
+    came to stands in decision 19.
+    """
+    work = Work(world_size=2, **LONG_STEP)
+    measured: dict[str, list[float]] = {BARE: [], OURS: []}
+    for start in range(2 * STARTS):
+        names = [BARE, OURS] if start % 2 else [OURS, BARE]
+        latest = contest(work, names, turns=TURNS_OF_A_START, folder=tmp_path / str(start))
+        measured = {name: measured[name] + latest[name] for name in measured}
+        if start == STARTS - 1 and speed_beside(measured, OURS, BARE) >= 0.95:
+            break
+    print(f"\n{table(f'world 2, long step, {start + 1} starts', measured)}")
+    assert speed_beside(measured, OURS, BARE) >= 0.95

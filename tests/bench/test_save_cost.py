@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 import torch
 
-from orchestrator.worker.background import Background
-from orchestrator.worker.staging import Staging
-from orchestrator.worker.store import CheckpointStore
+from orchestrator.worker.checkpoints.background import Background
+from orchestrator.worker.checkpoints.staging import Staging
+from orchestrator.worker.checkpoints.store import CheckpointStore
 from tests.bench.test_journal_cost import DigitsStep, one_thread, percentile
 
 __all__ = ["one_thread"]

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from orchestrator.machine import process_start_time
-from tests.support.command_line import RECIPES, TINY, orchestrate
+from tests.support.command_line import RECIPES, TINY, orchestrate, run_to_its_end
 from tests.support.tracked import largest_difference, losses, metric_rows, records, windows
 
 ROOT = Path(__file__).parent.parent.parent
@@ -109,10 +109,7 @@ def test_a_run_that_is_not_there_is_named_with_those_that_are(tiny: Any) -> None
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The slow recipe run to its end by one rank: its run directory."""
-    cwd = tmp_path_factory.mktemp("uninterrupted")
-    done = orchestrate("submit", SLOW, "--wait", "--json", cwd=cwd)
-    assert done.returncode == 0, done.stderr
-    return Path(json.loads(done.stdout)["run_dir"])
+    return run_to_its_end(SLOW, cwd=tmp_path_factory.mktemp("uninterrupted"))
 
 
 def test_cancelled_in_mid_epoch_and_resumed_on_another_world_the_curve_goes_on(

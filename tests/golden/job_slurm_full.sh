@@ -11,6 +11,7 @@
 #SBATCH --account=lab
 #SBATCH --qos=high
 #SBATCH --constraint=ib&a100
+#SBATCH --no-kill
 #SBATCH --no-requeue
 #SBATCH --open-mode=append
 #SBATCH --output=/home/ada/runs/toy-1a2b3c4d/logs/job-%j.log

@@ -2,9 +2,10 @@
 
 import sys
 from pathlib import Path
+from unittest import mock
 
-from orchestrator.job.__main__ import drive
-from orchestrator.run_dir import RunDir
+from orchestrator.job import __main__ as driver
 
 if __name__ == "__main__":
-    sys.exit(drive(RunDir(Path(sys.argv[1])), forwarder=sys.argv[2:]))
+    with mock.patch.object(driver, "forwarder_command", lambda run: tuple(sys.argv[2:])):
+        sys.exit(driver.main([str(Path(sys.argv[1]))]))

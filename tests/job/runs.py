@@ -42,14 +42,16 @@ def make_run(
     environment: Mapping[str, str] | None = None,
     arguments: tuple[str, ...] = (),
     batch: Mapping[str, Any] = BATCH,
+    num_samples: int = 0,
 ) -> RunDir:
-    """A submitted run whose recipe is the command `script.py`, with the text `script`."""
+    """A submitted run whose recipe is the command `script.py`, with the text `script`; beside a dataset, if it has
+    `num_samples`."""
     run = RunDir(make_private_dir(folder))
     for room in (run.snapshot_recipe, run.journal, run.forward, run.job_logs):
         make_private_dir(room)
     (run.snapshot_recipe / "script.py").write_text(script)
-    recipe = recipe_of({"num_nodes": num_nodes, "gpus_per_node": gpus_per_node}, arguments, batch)
-    planned = recipe_of({}, batch=batch)
+    recipe = recipe_of({"num_nodes": num_nodes, "gpus_per_node": gpus_per_node}, arguments, batch, num_samples)
+    planned = recipe_of({}, batch=batch, num_samples=num_samples)
     plan = make_plan(planned, cluster, requested_allocation(planned, cluster, accelerator="cpu"))
     write_atomically(run.recipe, dump_yaml(recipe.model_dump(mode="json")))
     write_json(run.environment, dict(environment or {}))
@@ -59,13 +61,18 @@ def make_run(
 
 
 def recipe_of(
-    resources: Mapping[str, Any], arguments: tuple[str, ...] = (), batch: Mapping[str, Any] = BATCH
+    resources: Mapping[str, Any],
+    arguments: tuple[str, ...] = (),
+    batch: Mapping[str, Any] = BATCH,
+    num_samples: int = 0,
 ) -> Recipe:
-    """A recipe that is a command."""
+    """A recipe that is a command; one that opens a session, if it has `num_samples`."""
+    datasets = [{"name": "numbers", "target": "script:numbers", "num_samples": num_samples}] if num_samples else []
     return Recipe.model_validate(
         {
             "name": "tiny",
             "command": ["script.py", *arguments],
+            "datasets": datasets,
             "batch": dict(batch),
             "optimizer": {"name": "sgd", "lr": 0.1},
             "duration": {"steps": 3},
@@ -119,7 +126,7 @@ def wait_for(what: Callable[[], Any], timeout_s: float = 45) -> Any:
     """The first true answer of `what`, asked ten times a second."""
     give_up_at = time.monotonic() + timeout_s
     while not (answer := what()):
-        assert time.monotonic() < give_up_at, "this never came true"
+        assert time.monotonic() < give_up_at, f"this never came true in {timeout_s:g} s"
         time.sleep(0.1)
     return answer
 

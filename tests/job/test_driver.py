@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
-from orchestrator.files import read_json, write_atomically
+from orchestrator.files import read_json, write_atomically, write_json
 from orchestrator.run_dir import RunDir
 from orchestrator.tracking.journal import read_journal_dir
 from tests.job.runs import Driver, driver_on, is_alive, make_run, wait_for
@@ -124,6 +125,32 @@ def test_a_signal_at_the_driver_reaches_every_rank_which_save_and_end(tmp_path: 
     assert not any(map(is_alive, pids))
 
 
+def test_a_driver_that_was_taken_over_leaves_the_verdict_as_it_is_and_begins_nothing(tmp_path: Path) -> None:
+    """Nobody reached its node for a while; the run goes on elsewhere."""
+    run = make_run(
+        tmp_path / "run", FAIL_ON_RANK_1.replace("import os, time", "import os, time; time.sleep(3)"), num_nodes=2
+    )
+    taken_over = {"outcome": "failed", "cause": "node_lost", "final": False, "successor": "42"}
+    with driver_on(run) as driver:
+        wait_for(driver.attempt.launch.exists)
+        write_json(driver.attempt.verdict, taken_over)
+        _, output = driver.end(timeout_s=60)
+    assert "has its verdict already: somebody has taken over" in output
+    assert driver.verdict() == taken_over and run.last_attempt() == driver.attempt
+
+
+def test_a_cancel_that_no_signal_brings_is_found_in_the_run_directory(tmp_path: Path) -> None:
+    """As when there was no step yet to be signalled."""
+    run = make_run(tmp_path / "run", SAVE_WHEN_ASKED)
+    with driver_on(run) as driver:
+        wait_for(lambda: pids_of_ready_ranks(run, 1))
+        write_json(run.cancel, {"requested_at": 1.0})
+        exit_code, output = driver.end(timeout_s=30)
+    assert exit_code == 0, output
+    verdict = driver.verdict()
+    assert (verdict["outcome"], verdict["cause"], verdict["step"]) == ("stopped", "cancelled", 7)
+
+
 def test_a_signal_before_torchrun_is_ready_is_kept_for_it(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", SAVE_WHEN_ASKED)
     with driver_on(run) as driver:
@@ -164,6 +191,22 @@ def test_a_killed_driver_takes_everything_with_it_after_the_ranks_have_saved(tmp
         others = killed_mid_run(run, driver, driver.process.pid)
         wait_for(lambda: not any(map(is_alive, others)), timeout_s=20)
     assert read_json(run.attempt(0).stop) == {"signal": "SIGTERM", "step": 7}
+
+
+def test_a_run_directory_that_is_removed_under_the_run_ends_it_in_one_line_and_leaves_no_process(
+    tmp_path: Path,
+) -> None:
+    run = make_run(tmp_path / "run", SAVE_WHEN_ASKED, gpus_per_node=2)
+    with driver_on(run) as driver:
+        wait_for(lambda: pids_of_ready_ranks(run, 2))
+        name = read_json(driver.attempt.driver)["nodes"][0]
+        node = read_json(driver.attempt.node(name))
+        pids = [*pids_of_ready_ranks(run, 2), node["torchrun_pid"], node["pid"]]
+        shutil.rmtree(run.path)
+        exit_code, output = driver.end(timeout_s=40)
+        wait_for(lambda: not any(map(is_alive, pids)), timeout_s=5)
+    assert exit_code == 2, output
+    assert f"{run.path}: was removed while the run was at work" in output and "Traceback" not in output
 
 
 def test_a_run_directory_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:

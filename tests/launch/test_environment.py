@@ -21,6 +21,11 @@ def test_threads_sleep_at_barriers_where_ranks_compute_on_cpus() -> None:
     assert "OMP_WAIT_POLICY" not in rank_environment(Allocation(1, 1, accelerator="cuda"), LOCAL)
 
 
+def test_cuda_counts_gpus_as_the_driver_and_slurm_do() -> None:
+    assert rank_environment(Allocation(1, 2, accelerator="cuda"), LOCAL)["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
+    assert "CUDA_DEVICE_ORDER" not in rank_environment(Allocation(1, 2, accelerator="cpu"), LOCAL)
+
+
 def test_the_sites_interface_is_the_one_for_gloo_and_nccl() -> None:
     site = Cluster(name="site", scheduler="local", network_interface="ib0")
     found = rank_environment(Allocation(2, 8, accelerator="cuda"), site)

@@ -10,7 +10,7 @@ import pytest
 
 from orchestrator.cluster import LOCAL, Allocation, Cluster, NodeType, Partition
 from orchestrator.errors import RecipeError
-from orchestrator.launch.job_script import job_script
+from orchestrator.launch.job_script import job_script, warned_ahead_s
 from orchestrator.plan.plan import make_plan, requested_allocation
 from orchestrator.recipe.schema import Resources
 from tests.plan.test_plan import recipe
@@ -37,10 +37,17 @@ FULL: dict[str, Any] = {
 }
 
 
-def script(resources: dict[str, Any], cluster: Cluster, *, run_dir: str = "/home/ada/runs/toy-1a2b3c4d") -> str:
+def script(
+    resources: dict[str, Any],
+    cluster: Cluster,
+    *,
+    run_dir: str = "/home/ada/runs/toy-1a2b3c4d",
+    save_s: float | None = None,
+) -> str:
     asked = recipe(resources=resources)
     plan = make_plan(asked, cluster, requested_allocation(asked, cluster, accelerator="cpu"))
-    return job_script(asked.resources, plan, cluster, run_dir=PurePosixPath(run_dir), python="/venv/bin/python")
+    place = PurePosixPath(run_dir)
+    return job_script(asked.resources, plan, cluster, run_dir=place, python="/venv/bin/python", save_s=save_s)
 
 
 @pytest.mark.parametrize(
@@ -69,6 +76,27 @@ def test_bash_runs_the_script_and_its_one_command_is_the_driver(
     text = job_script(asked.resources, plan, cluster, run_dir=run_dir, python=str(python))
     done = subprocess.run(["bash"], input=text, capture_output=True, text=True, timeout=30, check=True)
     assert done.stdout.splitlines() == ["-m", "orchestrator.job", "/home/ada/runs/toy"]
+
+
+@pytest.mark.parametrize(
+    ("walltime", "save_s", "warned_s"),
+    [
+        ("1:00:00", None, 60),
+        ("1:00:00", 5.0, 60),
+        ("1:00:00", 41.2, 134),
+        ("0:06:00", 41.2, 90),
+        ("0:04:01", 400.0, 60),
+        ("0:04:00", 41.2, None),
+        (None, 41.2, None),
+    ],
+)
+def test_a_job_is_warned_three_saves_ahead_a_minute_at_least_and_a_quarter_of_its_time_at_most(
+    walltime: str | None, save_s: float | None, warned_s: int | None
+) -> None:
+    text = script({"walltime": walltime} if walltime else {}, SITE, save_s=save_s)
+    found = [line for line in text.splitlines() if "--signal" in line]
+    assert found == ([] if warned_s is None else [f"#SBATCH --signal=USR2@{warned_s}"])
+    assert warned_ahead_s(text) == (warned_s or 60)
 
 
 @pytest.mark.parametrize("value", ["x\nrm -rf /", "$(id)", "`id`", "a b", "--wrap=id", "x;id", "é", "x\u2028y", ""])

@@ -39,7 +39,7 @@ def test_fewer_cores_than_planned_fail_only_where_tasks_are_pinned(
 
 
 def test_gpus_that_are_not_there_fail_the_node_and_nothing_else_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    check = check_gpus(2, "GPU-00000000-0000-0000-0000-000000000000")
+    (check,) = check_gpus(2, "GPU-00000000-0000-0000-0000-000000000000")
     assert not check.ok and "set accelerator: cpu in the cluster profile" in check.detail
     assert "\n" not in check.detail
 

@@ -17,6 +17,7 @@ LAUNCH: dict[str, Any] = {
     "gpus_per_node": 2,
     "cpus_per_node": 8,
     "binds_cpus": True,
+    "hang_timeout_s": 60,
     "environment": {"OMP_NUM_THREADS": "4"},
     "nodes": [
         {"name": "node2", "node_rank": 0, "argv": ["first"]},
@@ -41,6 +42,7 @@ def test_a_given_rank_counts_most() -> None:
     launch = own({"SLURMD_NODENAME": "node2"}, node_rank=1)
     assert (launch.node, launch.node_rank, launch.attempt) == ("node1", 1, 3)
     assert launch.environment == {"OMP_NUM_THREADS": "4"}
+    assert (list(launch.ranks), launch.other_nodes, launch.hang_timeout_s) == ([2, 3], ("node2",), 60)
 
 
 @pytest.mark.parametrize("env", [{}, {"SLURMD_NODENAME": "node9"}, {"SLURM_NODEID": "2"}])

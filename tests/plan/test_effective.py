@@ -111,6 +111,25 @@ def test_a_command_that_asks_for_no_size_may_be_uneven() -> None:
 
 
 @pytest.mark.parametrize(
+    ("changes", "kind", "groups"),
+    [
+        ({}, "ragged", ((8, ((16, 1), (15, 3))),)),
+        ({"batch": {"effective": 37, "micro": 3, "on_indivisible": "uneven"}}, "uneven", None),
+        ({"command": ["t.py", "--size=${plan.micro_batch_size}"]}, "equal", ((8, ((1, 61),)),)),
+        ({"datasets": []}, "equal", ((8, ((1, 61),)),)),
+    ],
+    ids=["a session", "uneven ranks", "a session whose command asks for the size", "a plain command"],
+)
+def test_a_session_has_ragged_micro_batches_unless_its_command_is_told_one_size(
+    changes: dict[str, Any], kind: str, groups: Any
+) -> None:
+    plan = effective_batch(recipe(**{"command": ["t.py"], **changes}), world_size=8)
+    assert isinstance(plan, BatchPlan)
+    assert plan.kind == kind and groups in (None, plan.groups(8))
+    assert sum(ranks * size * steps for ranks, runs in plan.groups(8) for size, steps in runs) == (plan.requested or 0)
+
+
+@pytest.mark.parametrize(
     "changes",
     [
         {"batch": {"effective": 64, "micro": 4, "equal_micro": True}},

@@ -67,6 +67,10 @@ RECIPES = {
         duration={"epochs": 9.5},
     ),
     "in turn": recipe(datasets=UNWEIGHTED, mixture={"strategy": "round_robin"}),
+    "session": recipe(
+        command=["t.py"], datasets=UNWEIGHTED, mixture={"strategy": "round_robin"}, duration={"epochs": 9}
+    ),
+    "session of one size": recipe(command=["t.py", "${plan.micro_batch_size}"], batch={"effective": 488, "micro": 16}),
     "dropped": recipe(datasets=UNWEIGHTED, mixture={"strategy": "round_robin", "exhaustion": "drop"}),
     "as written": recipe(optimizer={"name": "sgd", "lr": 1.0}, datasets=[]),
 }

@@ -75,6 +75,23 @@ def test_a_command_counts_tokens_by_the_length_of_its_samples() -> None:
     assert (plan.learning_rate.batch_ratio, plan.learning_rate.factor) == (4.0, 2.0)
 
 
+def test_a_session_is_planned_as_a_model_is_with_epochs_mixture_and_ragged_micro_batches() -> None:
+    datasets = [
+        {"name": "large", "target": "d:a", "num_samples": 3000, "tokens_per_sample": 20, "weight": 3},
+        {"name": "small", "target": "d:a", "num_samples": 500, "tokens_per_sample": 30, "weight": 1},
+    ]
+    sections = {"datasets": datasets, "mixture": {"strategy": "weights"}, "duration": {"epochs": 2}}
+    model = recipe(**sections, schedule={"warmup": {"epochs": 0.1}})
+    session = model.model_copy(update={"command": ("train.py",)})
+    plan = make_plan(session, LOCAL, Allocation(2, 4))
+    assert plan == make_plan(model, LOCAL, Allocation(2, 4))
+    assert plan.batch.kind == "ragged" and plan.mixture is not None
+    assert (plan.schedule.samples_per_epoch, plan.schedule.total_samples) == (4000, 8000)
+    assert [(share.name, share.passes) for share in plan.data] == [("large", 2.0), ("small", 4.0)]
+    assert plan.total_tokens == 8000 * 20 * 3 // 4 + 8000 * 30 // 4
+    assert [warning.code for warning in plan.warnings] == ["W_FEW_STEPS"]
+
+
 def test_a_plan_that_an_older_version_wrote_is_read_with_the_defaults_of_what_it_lacks() -> None:
     plan = make_plan(recipe(batch={"effective": 256}), LOCAL, Allocation(1, 2))
     written = plan_to_json(plan)

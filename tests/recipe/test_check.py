@@ -23,6 +23,7 @@ COMMAND = {
     "command": ["train.py"],
     "duration": {"steps": 10},
 }
+SESSION = {**COMMAND, "datasets": GOOD["datasets"], "duration": {"epochs": 2}}
 
 
 def keys(base: dict[str, Any], **changes: Any) -> list[str]:
@@ -33,6 +34,18 @@ def keys(base: dict[str, Any], **changes: Any) -> list[str]:
 def test_good_recipes_pass() -> None:
     assert keys(GOOD) == []
     assert keys(COMMAND) == []
+    assert keys(SESSION) == []
+
+
+def test_off_is_a_word_though_yaml_takes_it_for_false() -> None:
+    assert Recipe.model_validate({**GOOD, "tuning": {"workers": False}}).tuning.workers == "off"
+
+
+def test_a_command_beside_datasets_opens_a_session_and_one_alone_is_a_plain_command() -> None:
+    kinds = {"model": GOOD, "plain": COMMAND, "empty": {**COMMAND, "datasets": []}, "session": SESSION}
+    read = {name: Recipe.model_validate(kind) for name, kind in kinds.items()}
+    assert [name for name, recipe in read.items() if recipe.opens_session] == ["session"]
+    assert [name for name, recipe in read.items() if recipe.is_plain_command] == ["plain", "empty"]
 
 
 @pytest.mark.parametrize(
@@ -197,6 +210,8 @@ def test_a_command_that_asks_for_its_sizes_is_not_uneven(name: str) -> None:
         "batch.on_indivisible"
     ]
     assert keys(COMMAND, batch=batch) == []
+    sized = {**SESSION, "command": ["train.py", f"--size=${{plan.{name}}}"]}
+    assert keys(sized, batch=batch) == ["batch.on_indivisible"]
 
 
 def test_tokens_need_a_size_on_every_dataset() -> None:
@@ -221,6 +236,43 @@ def test_a_command_stands_alone() -> None:
         "model": GOOD["model"],
     }
     assert keys(COMMAND, **extra) == ["model", "validation", "loss", "metrics"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "session", "plain"),
+    [
+        ({"model": GOOD["model"]}, ["model"], ["model"]),
+        ({"loss": GOOD["loss"]}, ["loss"], ["loss"]),
+        ({"validation": GOOD["datasets"]}, ["validation"], ["validation"]),
+        ({"metrics": {"a": GOOD["loss"]}}, ["metrics"], ["metrics"]),
+        ({"on_non_finite_loss": {"action": "skip"}}, ["on_non_finite_loss"], ["on_non_finite_loss"]),
+        (
+            {"checkpoint": {"keep_best": {"metric": "a", "mode": "max"}}},
+            ["checkpoint.keep_best"],
+            ["checkpoint.keep_best"],
+        ),
+        ({"evaluation": {"every": {"epochs": 1}}}, ["evaluation"], ["evaluation.every.epochs"]),
+        ({"evaluation": {"batch": 8}}, ["evaluation"], []),
+        ({"activation_checkpointing": True}, ["activation_checkpointing"], []),
+        ({"optimizer": {"name": "other", "target": "o:o", "lr": 0.1}}, ["optimizer.target"], ["optimizer.target"]),
+        ({"optimizer": {"name": "lamb", "lr": 0.1}}, [], []),
+        ({"precision": "bf16", "loader": {"workers": 3, "bad_samples": 2}}, [], []),
+        ({"checkpoint": {"every": {"epochs": 1}}}, [], ["checkpoint.every.epochs"]),
+        ({"schedule": {"warmup": {"epochs": 1}}}, [], ["schedule.warmup.epochs"]),
+        ({"schedule": {"warmup": {"epochs": 3}}}, ["schedule.warmup"], ["schedule.warmup.epochs"]),
+        ({"duration": {"tokens": 9}}, ["datasets.0.tokens_per_sample"], ["duration.tokens"]),
+        ({"mixture": {"strategy": "round_robin"}}, [], ["mixture"]),
+        ({"mixture": {"strategy": "weights"}}, ["datasets.0.weight"], ["mixture"]),
+        ({"mixture": {"strategy": "round_robin", "unit": "tokens"}}, ["mixture.unit"], ["mixture", "mixture.unit"]),
+        ({"batch": {"effective": 10, "on_indivisible": "uneven"}}, [], []),
+        ({"batch": {"effective": 10, "micro": 4, "equal_micro": True}}, [], []),
+    ],
+)
+def test_a_session_may_have_all_that_is_said_of_data_and_nothing_that_is_said_of_a_model(
+    changes: dict[str, Any], session: list[str], plain: list[str]
+) -> None:
+    assert keys(SESSION, **changes) == session
+    assert keys(COMMAND, **changes) == plain
 
 
 def test_everything_is_told_at_once() -> None:

@@ -104,6 +104,35 @@ def test_a_batch_norm_is_told_by_its_place(name: str, tmp_path: Path) -> None:
     assert batch_norm_in(recipe("model:build"), tmp_path) == FOUND.get(name)
 
 
+SCRIPT = {
+    "train.py": "from model import build\nfrom orchestrator.worker import session\n\n"
+    "if __name__ == '__main__':\n    with session.start() as run:\n        build()",
+    "model.py": "import timm\nfrom torch import nn\n\ndef build():\n    return timm.x, nn.BatchNorm2d(3)\n"
+    "def other():\n    return nn.BatchNorm1d(3)",
+}
+
+
+@pytest.mark.parametrize(
+    ("command", "place", "unseen"),
+    [
+        (("train.py",), "model.py:5", ("timm",)),
+        (("-m", "train", "--lr=${plan.lr}"), "model.py:5", ("timm",)),
+        (("-m",), None, ("the command",)),
+        (("/bin/train.py",), None, ("the command",)),
+        (("./train.sh",), None, ("the command",)),
+    ],
+)
+def test_a_session_is_looked_into_from_its_script_on(
+    command: tuple[str, ...], place: str | None, unseen: tuple[str, ...], tmp_path: Path
+) -> None:
+    for file, text in SCRIPT.items():
+        (tmp_path / file).write_text(text)
+    session = Recipe.model_construct(command=command, datasets=(object(),))
+    plain = Recipe.model_construct(command=command)
+    assert (batch_norm_in(session, tmp_path), not_looked_into(session, tmp_path)) == (place, unseen)
+    assert (batch_norm_in(plain, tmp_path), not_looked_into(plain, tmp_path)) == (None, ("the command",))
+
+
 def test_an_installed_model_and_a_command_are_not_looked_at(tmp_path: Path) -> None:
     assert batch_norm_in(recipe("torchvision.models:resnet50"), tmp_path) is None
     assert batch_norm_in(recipe(None), tmp_path) is None

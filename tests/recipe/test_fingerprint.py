@@ -24,14 +24,24 @@ def test_it_is_sha256_in_hex_and_the_same_each_time() -> None:
 
 
 @pytest.mark.parametrize(
-    "override", ["resources.num_nodes=2", "loader.workers=1", "tracking.sample_ids=true", "precision=fp64"]
+    "override",
+    [
+        "resources.num_nodes=2",
+        "loader.workers=1",
+        "tuning.workers=off",
+        "tracking.sample_ids=true",
+        "hang_timeout=0:10:00",
+        "preflight=true",
+        "precision=fp64",
+    ],
 )
 def test_where_and_how_fast_does_not_enter(override: str) -> None:
     assert of(override) == of()
 
 
 @pytest.mark.parametrize(
-    "override", ["seed=8", "batch.effective=32", "model.args.width=8", "precision=fp32", "env.variables.A=1"]
+    "override",
+    ["seed=8", "batch.effective=32", "model.args.width=8", "precision=fp32", "compile=true", "env.variables.A=1"],
 )
 def test_what_is_computed_enters(override: str) -> None:
     assert of(override) != of()

@@ -32,6 +32,7 @@ GOOD: dict[str, Any] = {
     "duration": {"epochs": 2},
 }
 COMMAND = {"command": ["model.py", "${plan.micro_batch_size}"], "model": None, "loss": None, "datasets": []}
+SESSION = {name: value for name, value in COMMAND.items() if name != "datasets"}
 BROKEN = ((),)
 """What no field can hold."""
 SITE = Cluster.model_validate(
@@ -58,13 +59,26 @@ VIOLATIONS: list[tuple[dict[str, Any], str, str]] = [
     (
         {"duration": {"tokens": 9}},
         "datasets.2.tokens_per_sample",
-        "command duration.tokens batch.unit datasets.2.{tokens_per_sample,chars_per_sample}",
+        "duration.tokens batch.unit datasets.2.{tokens_per_sample,chars_per_sample}",
     ),
     (
         {**COMMAND, "checkpoint.every": {"epochs": 1}, "duration": {"steps": 2}},
         "checkpoint.every.epochs",
-        "command checkpoint.every.epochs",
+        "command datasets checkpoint.every.epochs",
     ),
+    (
+        {**COMMAND, "mixture": {"strategy": "round_robin"}, "duration": {"steps": 2}},
+        "mixture",
+        "command datasets mixture",
+    ),
+    ({**SESSION, "evaluation.batch": 8}, "evaluation", "command datasets evaluation"),
+    (
+        {**SESSION, "activation_checkpointing": True},
+        "activation_checkpointing",
+        "command datasets activation_checkpointing",
+    ),
+    ({**SESSION, "loss": GOOD["loss"]}, "loss", "command loss"),
+    ({**SESSION, "batch.on_indivisible": "uneven"}, "batch.on_indivisible", "command batch.on_indivisible"),
     (
         {"schedule.warmup": {"samples": 601}},
         "schedule.warmup",

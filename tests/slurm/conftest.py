@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.job.runs import wait_for
+from tests.slurm.faults import SLOW
 from tests.slurm.slurm_lab import SlurmLab, skip_or_fail
+from tests.support.command_line import run_to_its_end
 
 _HERE = Path(__file__).parent
 
@@ -44,3 +48,34 @@ def lab(lab_packages: None) -> Iterator[SlurmLab]:
     if not was_up:
         taken_down = lab.call("down")
         assert taken_down.returncode == 0, taken_down.stderr
+
+
+@pytest.fixture
+def second_lab(lab_packages: None, tmp_path: Path) -> Iterator[SlurmLab]:
+    """A lab in a folder of its own, down; whatever a test leaves of it is removed."""
+    second = SlurmLab({"ORCHESTRATE_LAB_DIR": str(tmp_path / "lab")})
+    yield second
+    second.call("down")
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The slow recipe in one process on this machine."""
+    return run_to_its_end(SLOW, cwd=tmp_path_factory.mktemp("undisturbed"))
+
+
+@pytest.fixture
+def cable(lab: SlurmLab) -> Iterator[Callable[..., None]]:
+    """Pulls the cable of a node, or plugs it in ("up"); at the end all are back, and the nodes idle."""
+    lab.require_namespaces()
+    number = lab.status()["number"]
+
+    def switch(node: int, state: str = "down") -> None:
+        subprocess.run(["ip", "link", "set", f"lab{number}-ve{node}", state], check=True)
+
+    yield switch
+    for node in (1, 2, 3, 4):
+        switch(node, "up")
+    lab.run(["scancel", "--me"])
+    lab.run(["scontrol", "reconfigure"])  # asks every node; by itself Slurm asks one that is down only once a minute
+    wait_for(lambda: {node["state"] for node in lab.status()["nodes"]} == {"idle"})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import subprocess
 import time
@@ -61,6 +62,13 @@ class SlurmLab:
         words = [shlex.split(line) for line in printed.stdout.splitlines()]
         return dict(assignment.split("=", 1) for export, assignment in words if export == "export")
 
+    def profile(self, folder: Path) -> Path:
+        """The development profile, for this lab: a file in ``folder``."""
+        text = (ROOT / "cluster" / "dev.yaml").read_text()
+        path = folder / "lab.yaml"
+        path.write_text(text.replace("dev/state/slurm.conf", self.env["SLURM_CONF"]))
+        return path
+
     def require_namespaces(self) -> None:
         """Skip (in CI: fail) where the nodes have no host names and addresses of their own."""
         if self.status()["variant"] != "namespaces":
@@ -107,17 +115,33 @@ class SlurmLab:
 
     def wait_for_state(self, job_id: str, states: Collection[str], timeout_s: float = 60) -> str:
         """Wait until the controller says that the job is in one of ``states``; fails with the last one seen."""
-        return self._wait(lambda: self.state(job_id), job_id, states, timeout_s)
+        return self._wait(self.state, job_id, states, timeout_s)
 
     def wait_for_sacct_state(self, job_id: str, states: Collection[str], timeout_s: float = 60) -> str:
         """The same, asking accounting."""
-        return self._wait(lambda: self.sacct_state(job_id), job_id, states, timeout_s)
+        return self._wait(self.sacct_state, job_id, states, timeout_s)
 
-    @staticmethod
-    def _wait(ask: Callable[[], str | None], job_id: str, states: Collection[str], timeout_s: float) -> str:
+    def _wait(self, ask: Callable[[str], str | None], job_id: str, states: Collection[str], timeout_s: float) -> str:
         deadline = time.monotonic() + timeout_s
-        while (state := ask()) not in states:
+        while (state := ask(job_id)) not in states:
             if time.monotonic() > deadline:
-                pytest.fail(f"job {job_id} is {state} after {timeout_s:g} s, not {' or '.join(sorted(states))}")
+                wanted = " or ".join(sorted(states))
+                pytest.fail(f"job {job_id} is {state} after {timeout_s:g} s, not {wanted}\n{self.story()}")
             time.sleep(0.2)
         return str(state)
+
+    def story(self) -> str:
+        """Nodes, jobs, and the last lines of what each job of the queue has printed: for a test that failed."""
+        nodes = self.run(["sinfo", "--Node", "--long"], check=False).stdout
+        jobs = self.run(["squeue", "--states=all", "--long"], check=False).stdout
+        shown = self.run(["scontrol", "show", "job", "--oneliner"], check=False).stdout
+        outputs = re.findall(r"JobState=(?:RUNNING|COMPLETING) .*StdOut=(\S+)", shown)
+        return "\n".join([nodes, jobs, *(_last_lines(Path(output)) for output in outputs)])
+
+
+def _last_lines(output: Path, number: int = 40) -> str:
+    try:
+        lines = output.read_text(errors="replace").splitlines()
+    except OSError as error:
+        lines = [str(error)]
+    return "\n".join([f"{output}:", *lines[-number:]])

@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -98,14 +98,6 @@ def test_a_job_in_debug_preempts_one_in_preempt(lab: SlurmLab, tmp_path: Path) -
     lab.run(["scancel", victim])
 
 
-@pytest.fixture
-def second_lab(lab_packages: None, tmp_path: Path) -> Iterator[SlurmLab]:
-    """A lab of another number in a folder of its own, down; whatever a test leaves of it is removed."""
-    second = SlurmLab({"ORCHESTRATE_LAB_DIR": str(tmp_path / "lab"), "ORCHESTRATE_LAB_NUMBER": "9"})
-    yield second
-    second.call("down")
-
-
 @pytest.mark.parametrize("option", [(), ("--loopback",)], ids=["namespaces", "loopback"])
 def test_down_leaves_nothing_behind_even_of_a_running_job(
     second_lab: SlurmLab, tmp_path: Path, option: tuple[str, ...]
@@ -115,11 +107,26 @@ def test_down_leaves_nothing_behind_even_of_a_running_job(
     pids = _pids_of_a_stubborn_job(second_lab, tmp_path) | _daemon_pids(second_lab)
     assert all(map(_is_alive, pids))
 
+    number = second_lab.status()["number"]
     taken_down = second_lab.call("down")
 
     assert taken_down.returncode == 0, taken_down.stderr
     assert [pid for pid in pids if _is_alive(pid)] == []
-    _assert_nothing_remains(second_lab, tmp_path)
+    _assert_nothing_remains(second_lab, tmp_path, number)
+
+
+def test_a_second_lab_takes_a_number_of_its_own_and_one_that_asks_for_a_taken_number_is_refused(
+    lab: SlurmLab, second_lab: SlurmLab
+) -> None:
+    taken = lab.status()["number"]
+    asking = SlurmLab({**second_lab.settings, "ORCHESTRATE_LAB_NUMBER": str(taken)})
+    refused = asking.call("up")
+    assert refused.returncode == 1
+    assert f"slurm: lab number {taken} is in use: bridge lab{taken}-br belongs to " in refused.stderr
+    brought_up = second_lab.call("up")
+    assert brought_up.returncode == 0, brought_up.stderr
+    assert second_lab.status()["number"] != taken
+    assert lab.status()["lab"] == "up"
 
 
 def test_down_cleans_up_after_an_up_that_was_killed_half_way(second_lab: SlurmLab, tmp_path: Path) -> None:
@@ -131,11 +138,12 @@ def test_down_cleans_up_after_an_up_that_was_killed_half_way(second_lab: SlurmLa
     pids = _daemon_pids(second_lab)
     assert len(pids) >= 2
 
+    number = second_lab.status()["number"]
     taken_down = second_lab.call("down")
 
     assert taken_down.returncode == 0, taken_down.stderr
     assert [pid for pid in pids if _is_alive(pid)] == []
-    _assert_nothing_remains(second_lab, tmp_path)
+    _assert_nothing_remains(second_lab, tmp_path, number)
 
 
 def test_up_does_not_build_in_a_folder_that_holds_something_else_and_down_does_not_remove_it(
@@ -151,8 +159,9 @@ def test_up_does_not_build_in_a_folder_that_holds_something_else_and_down_does_n
 
 
 def test_up_says_which_port_is_taken_and_what_to_do(second_lab: SlurmLab) -> None:
+    asking = SlurmLab({**second_lab.settings, "ORCHESTRATE_LAB_NUMBER": "9"})
     with socket.create_server(("127.0.0.1", 17981)):
-        refused = second_lab.call("up")
+        refused = asking.call("up")
     assert refused.returncode == 1
     assert refused.stderr.startswith("slurm: port 17981 is in use by another program")
     assert "set ORCHESTRATE_LAB_NUMBER to another digit" in refused.stderr
@@ -193,11 +202,11 @@ def _wait_until(is_so: Callable[[], bool], timeout_s: float = 30) -> None:
         time.sleep(0.05)
 
 
-def _assert_nothing_remains(lab: SlurmLab, folder: Path) -> None:
+def _assert_nothing_remains(lab: SlurmLab, folder: Path, number: int) -> None:
     assert lab.status()["lab"] == "down"
     assert not (folder / "lab").exists()
-    assert list(Path("/sys/class/net").glob("lab9-*")) == []
-    assert list(Path("/run/netns").glob("lab9-*")) == []
+    assert list(Path("/sys/class/net").glob(f"lab{number}-*")) == []
+    assert list(Path("/run/netns").glob(f"lab{number}-*")) == []
     assert str(folder / "lab") not in Path("/proc/self/mountinfo").read_text()
     assert [pid for pid in Path("/proc").glob("[0-9]*") if _mentions(pid, str(folder / "lab"))] == []
 

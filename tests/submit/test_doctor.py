@@ -477,9 +477,10 @@ def test_variables_of_a_surrounding_job_and_of_the_hub_are_told_by_name(
     assert "secret" not in str(found)
 
 
-def test_no_gpu_is_a_problem_only_where_the_profile_says_that_runs_here_have_one(tmp_path: Path) -> None:
-    if Path("/proc/driver/nvidia/gpus").exists():
-        pytest.skip("this machine has a GPU")
+def test_no_gpu_is_a_problem_only_where_the_profile_says_that_runs_here_have_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.machine.NVIDIA_GPUS", tmp_path / "no driver")
     needs = LOCAL.model_copy(update={"accelerator": "cuda"})
     for cluster, status in ((LOCAL, "ok"), (needs, "problem"), (at_a_slurm_site(needs), "ok")):
         assert [one.status for one in gpus.gpu_findings(patient(tmp_path, cluster=cluster))] == [status]

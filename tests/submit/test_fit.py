@@ -28,7 +28,7 @@ from orchestrator.units import GIB
 from tests.job.runs import is_alive, wait_for
 from tests.support.command_line import orchestrate
 from tests.support.tracked import metric_rows
-from tests.worker.test_fit import GPT
+from tests.worker.fit.test_fit import GPT
 from tests.worker.test_recompute import BLOCKS, MODELS
 
 AUTO = {**BLOCKS, "precision": "fp32", "batch": {"effective": 24, "micro": "auto"}, "duration": {"steps": 2}}
@@ -240,10 +240,11 @@ def test_mistakes_in_the_users_files_are_one_line_at_their_key(
     assert what in problem.what and "\n" not in problem.what
 
 
-def test_the_memory_of_a_command_cannot_be_predicted(folder: Path) -> None:
+@pytest.mark.parametrize("kept", ["name batch optimizer duration", "name batch optimizer duration datasets"])
+def test_the_memory_of_a_command_cannot_be_predicted_with_a_session_or_without(folder: Path, kept: str) -> None:
     (folder / "train.py").write_text("")
-    kept = {key: AUTO[key] for key in ("name", "batch", "optimizer", "duration")}
-    (folder / "recipe.yaml").write_text(dump_yaml({**kept, "command": ["train.py"]}))
+    recipe = {**{key: AUTO[key] for key in kept.split()}, "command": ["train.py"]}
+    (folder / "recipe.yaml").write_text(dump_yaml(recipe))
     with pytest.raises(RecipeError, match=r"batch\.micro: the memory of a command cannot be predicted"):
         fitted(read_recipe(folder / "recipe.yaml"))
 

@@ -112,6 +112,19 @@ def read_with(folder: Path, **changes: object) -> ReadRecipe:
     return read_recipe(folder / "recipe.yaml")
 
 
+def test_a_session_teaches_other_runs_of_its_command_and_a_plain_command_none(tmp_path: Path) -> None:
+    def store(*command: str, **changes: object) -> Path | None:
+        kept = {"model": None, "loss": None, "metrics": {}, "validation": [], "command": list(command), **changes}
+        return store_file(read_with(tmp_path, **kept), SITE, code_digest=DIGEST)
+
+    steps = {"duration": {"steps": 2}, "schedule": {}}
+    (tmp_path / "train.py").touch()
+    small = store("train.py", "--width=8", "--lr=${plan.lr}")
+    assert small is not None and small == store("train.py", "--width=8", "--lr=${plan.lr}", **steps)
+    assert small != store("train.py", "--width=16", "--lr=${plan.lr}")
+    assert store("train.py", datasets=[], **steps) is None
+
+
 def test_a_store_that_cannot_be_written_ends_no_run(run: RunDir) -> None:
     write_json(run.learnt_store, {"file": "/proc/nowhere/learnt.json"})
     learn(run, planned(), failed_at(8), device=DEVICE)

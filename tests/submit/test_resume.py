@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.errors import RunError
 from orchestrator.files import make_private_dir, read_json, write_json
+from orchestrator.recipe.read import read_recipe
 from orchestrator.run_dir import RunDir
+from orchestrator.submit.start import MAY_CHANGE, refuse_changes
 from tests.support.command_line import TINY, orchestrate
 
 PER_GPU = ("--set", "batch={effective: null, per_gpu: 16}", "--set", "optimizer.base_batch=16")
@@ -63,6 +66,15 @@ def test_what_has_a_checkpoint_is_held_to_the_plan_that_made_it(tmp_path: Path) 
     done = orchestrate("resume", run.path.name, cwd=tmp_path)
     assert done.returncode == 2
     assert "the run trains with an effective batch of 64 samples" in done.stderr and "ask for 4 ranks" in done.stderr
+
+
+def test_a_resume_may_be_more_patient_with_silent_ranks(tmp_path: Path) -> None:
+    run = prepared(tmp_path)
+    read = read_recipe(run.recipe, ("hang_timeout=0:10:00",))
+    assert read.recipe.hang_timeout == "0:10:00"
+    refuse_changes(run, read, may_change=MAY_CHANGE)
+    with pytest.raises(RunError, match="another experiment"):
+        refuse_changes(run, read_recipe(run.recipe, ("seed=9",)), may_change=MAY_CHANGE)
 
 
 def test_runs_whose_allocation_decides_their_batch_are_two_experiments(tmp_path: Path) -> None:

@@ -19,27 +19,10 @@ from orchestrator.submit.slurm import (
 from tests.support.command_line import TINY, orchestrate
 from tests.support.fake_slurm import FakeSlurm
 
-DEV = """
-name: fake
-scheduler: slurm
-accelerator: cpu
-gpu_request: gres
-partitions:
-  debug: {nodes: {num_nodes: 4, gpus: 4, cpus: 8}, default: true}
-"""
-
 
 @pytest.fixture
 def slurm(tmp_path: Path) -> FakeSlurm:
     return FakeSlurm.install(tmp_path / "slurm")
-
-
-@pytest.fixture
-def work(tmp_path: Path) -> Path:
-    folder = tmp_path / "work"
-    folder.mkdir()
-    (folder / "fake.yaml").write_text(DEV)
-    return folder
 
 
 def submit(work: Path, slurm: FakeSlurm, *words: str, env: dict[str, str] | None = None) -> tuple[int, str, str]:

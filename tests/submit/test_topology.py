@@ -84,6 +84,12 @@ def test_dropout_is_drawn_by_sample_and_holds(folder: Path) -> None:
     assert verified(folder, model={"target": "model:with_dropout"}, worlds=(1, 2, 3)).holds
 
 
+def test_a_model_that_is_to_be_compiled_is_compared_as_it_is(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compiled, its dropout could not be drawn by sample."""
+    monkeypatch.setenv("CXX", str(folder / "g++"))
+    assert verified(folder, model={"target": "model:with_dropout"}, compile=True).holds
+
+
 def test_dropout_in_attention_of_features_and_in_recomputed_blocks_holds(folder: Path) -> None:
     """The bias of attention's keys has no gradient but rounding, which Adam makes as large as any: that is said."""
     report = verified(folder, model={"target": "model:Attention"}, activation_checkpointing=True)
@@ -198,11 +204,12 @@ def test_worlds_are_numbers(folder: Path, tmp_path: Path, worlds: str) -> None:
     assert "write numbers of ranks, such as 1,2,3" in done.stderr
 
 
-def test_a_command_cannot_be_verified(tmp_path: Path) -> None:
-    (tmp_path / "train.py").touch()
-    kept = {key: POINTS[key] for key in ("name", "batch", "optimizer", "duration")}
-    (tmp_path / "recipe.yaml").write_text(dump_yaml({**kept, "command": ["train.py"]}))
-    done = orchestrate("verify-topology", "recipe.yaml", cwd=tmp_path)
+@pytest.mark.parametrize("kept", ["name batch optimizer duration", "name batch optimizer duration datasets"])
+def test_a_command_cannot_be_verified_with_a_session_or_without(folder: Path, tmp_path: Path, kept: str) -> None:
+    (folder / "train.py").touch()
+    recipe = {**{key: POINTS[key] for key in kept.split()}, "command": ["train.py"]}
+    (folder / "recipe.yaml").write_text(dump_yaml(recipe))
+    done = orchestrate("verify-topology", folder / "recipe.yaml", cwd=tmp_path)
     assert done.returncode == 2
     assert "what a command trains is its own affair" in done.stderr
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -26,3 +27,10 @@ def orchestrate(
         timeout=timeout_s,
         check=False,
     )
+
+
+def run_to_its_end(recipe: Path, *words: str | Path, cwd: Path) -> Path:
+    """Submit a recipe on this machine and wait until it is done: its run directory."""
+    done = orchestrate("submit", recipe, *words, "--wait", "--json", cwd=cwd)
+    assert done.returncode == 0, done.stderr
+    return Path(json.loads(done.stdout)["run_dir"])

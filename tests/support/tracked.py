@@ -32,10 +32,11 @@ def losses(run_dir: Path) -> dict[int, float]:
     }
 
 
-def windows(run_dir: Path) -> dict[int, list[int]]:
-    """The sample ids of every step, over all ranks, in the order of rank and micro-step."""
+def windows(run_dir: Path, *, attempt: int | None = None) -> dict[int, list[int]]:
+    """The sample ids of every step, over all ranks, in the order of rank and micro-step; of one attempt, or of all."""
     found: dict[int, list[tuple[str, list[int]]]] = {}
-    for file in sorted((run_dir / "journal").glob("*.rank-*.log")):
+    of_attempt = "" if attempt is None else f"{attempt:03d}."
+    for file in sorted((run_dir / "journal").glob(f"{of_attempt}*.rank-*.log")):
         rank = int(file.name.rsplit("rank-", 1)[1].split(".")[0])
         for record, _ in read_records(file):
             if record and record["kind"] == "window":

@@ -36,18 +36,20 @@ def make_run(folder: Path, recipe: Mapping[str, Any], code: Path) -> RunDir:
     return run
 
 
-def add_attempt(run: RunDir, world_size: int) -> AttemptDir:
-    """The next attempt, planned for `world_size` ranks on one node, with the memory of the submitted plan if any."""
+def add_attempt(run: RunDir, world_size: int, num_nodes: int = 1, **told: Any) -> AttemptDir:
+    """The next attempt, planned for `world_size` ranks on some nodes, with the memory of the submitted plan if any; its
+    launch.json has what is `told` too."""
     last = run.last_attempt()
     attempt = run.attempt(last.number + 1 if last else 0)
     make_private_dir(attempt.logs)
     recipe = recipe_from_stored(run.recipe.read_text(), str(run.recipe))
     submitted = read_json(run.plan)
     memory = plan_from_json(submitted).memory if submitted else None
-    plan = make_plan(recipe, LOCAL, Allocation(num_nodes=1, gpus_per_node=world_size), memory=memory)
+    allocation = Allocation(num_nodes=num_nodes, gpus_per_node=world_size // num_nodes)
+    plan = make_plan(recipe, LOCAL, allocation, memory=memory)
     write_json(attempt.plan, plan_to_json(plan))
-    nodes = [{"name": "node1", "node_rank": 0, "argv": []}]
-    write_json(attempt.launch, {"attempt": attempt.number, "accelerator": "cpu", "nodes": nodes})
+    nodes = [{"name": f"node{index + 1}", "node_rank": index, "argv": []} for index in range(num_nodes)]
+    write_json(attempt.launch, {"attempt": attempt.number, "accelerator": "cpu", "nodes": nodes, **told})
     return attempt
 
 
@@ -80,14 +82,27 @@ class RunningWorld:
 
 
 @contextmanager
-def world_of(run: RunDir, world_size: int, **env: str) -> Iterator[RunningWorld]:
-    """Start the next attempt of `run` with `world_size` ranks; what still runs at the end of the block is killed."""
-    attempt = add_attempt(run, world_size)
+def world_of(
+    run: RunDir,
+    world_size: int,
+    *,
+    num_nodes: int = 1,
+    told: Mapping[str, Any] = {},
+    of_rank: Mapping[int, Mapping[str, str]] = {},
+    **env: str,
+) -> Iterator[RunningWorld]:
+    """Start the next attempt of `run` with `world_size` ranks, which are `told` more in launch.json; what still runs at
+    the end of the block is killed.
+
+    They are shared by `num_nodes` pretend nodes of this machine. `of_rank` has more variables for some of them.
+    """
+    attempt = add_attempt(run, world_size, num_nodes, **told)
     port = free_port()
     world = RunningWorld(run, attempt, [])
     try:
         for rank in range(world_size):
-            world.ranks.append(start_rank(run, attempt, rank, world_size, port, env))
+            variables = {**node_of(rank, world_size // num_nodes), **env, **of_rank.get(rank, {})}
+            world.ranks.append(start_rank(run, attempt, rank, world_size, port, variables))
         yield world
     finally:
         for process in world.ranks:
@@ -95,23 +110,34 @@ def world_of(run: RunDir, world_size: int, **env: str) -> Iterator[RunningWorld]
             process.wait()
 
 
+def node_of(rank: int, share: int) -> dict[str, str]:
+    """What torchrun tells a rank of its node, where each has `share` ranks."""
+    return {"GROUP_RANK": str(rank // share), "LOCAL_RANK": str(rank % share), "LOCAL_WORLD_SIZE": str(share)}
+
+
 def start_rank(
     run: RunDir, attempt: AttemptDir, rank: int, world_size: int, port: int, env: Mapping[str, str]
 ) -> subprocess.Popen[bytes]:
-    """One rank in a session of its own, its output in its log."""
+    """One rank in a process group of its own, its output in its log: the worker, or the recipe's own command."""
+    recipe = recipe_from_stored(run.recipe.read_text(), str(run.recipe))
+    if recipe.command:
+        command, cwd = [sys.executable, *recipe.command], run.snapshot_recipe
+    else:
+        command, cwd = [sys.executable, "-m", "orchestrator.worker", str(run.path), str(attempt.number)], ROOT
     variables = {
-        **{name: str(rank) for name in ("RANK", "LOCAL_RANK")},
-        **{name: str(world_size) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE")},
-        "GROUP_RANK": "0",
+        "RANK": str(rank),
+        "WORLD_SIZE": str(world_size),
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
         "OMP_NUM_THREADS": "1",
+        "ORCHESTRATE_ATTEMPT_DIR": str(attempt.path),
+        "PYTHONPATH": str(ROOT),
     }
     with attempt.rank_log(rank).open("ab") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "orchestrator.worker", str(run.path), str(attempt.number)],
+            command,
             env={**os.environ, **variables, **env},
-            cwd=ROOT,
+            cwd=cwd,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

@@ -78,7 +78,7 @@ def test_a_loss_that_is_no_number_names_its_step(tmp_path: Path) -> None:
     with world_of(run, 1) as world:
         assert world.wait() == [1]
         failure = failure_of(world.attempt)
-    assert failure["rank"] == 0 and failure["type"] == "TrainingError"
+    assert failure["rank"] == 0 and failure["type"] == "NonFiniteError"
     assert failure["message"].startswith("step 1: the training loss is nan (lower optimizer.lr")
     assert "\n" not in failure["message"]
     assert "Traceback" in failure["traceback"] and "Traceback" in world.log()
@@ -93,6 +93,7 @@ def test_a_sample_that_cannot_be_had_is_named_and_the_other_rank_says_it_only_fo
         assert time.monotonic() - began < 30
         failures = sorted((failure_of(world.attempt, rank) for rank in (0, 1)), key=lambda failure: failure["time"])
     assert failures[0]["message"].endswith("sample 37 of dataset 'points': ValueError: this one is torn")
+    assert [failure["step"] for failure in failures] == [failures[0]["step"]] * 2 and failures[0]["step"] >= 1
     assert failures[1]["type"] == "PeerLost"
     assert failures[1]["message"].startswith("another rank ended first (")
 

@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 
 from orchestrator.files import read_json
+from orchestrator.processes import handles_signal
 from orchestrator.run_dir import RunDir
-from orchestrator.worker.preemption import STOP_SIGNALS, StopRequest, agreed_signal
+from orchestrator.worker.preemption import DEADLINE, NUM_VOTES, STOP_SIGNALS, StopRequest, agreed_stop
+from tests.job.runs import wait_for
 from tests.support.worlds import events_of, make_run, metrics_of, run_world, sample_ids_of, world_of
 from tests.worker.recipes import CODE, POINTS
 
@@ -70,7 +72,7 @@ def flip_a_bit(path: Path) -> None:
 
 def test_a_signal_before_the_first_step_leaves_the_initial_state(run: RunDir) -> None:
     with world_of(run, 2) as world:
-        time.sleep(0.5)
+        wait_for(lambda: handles_signal(world.ranks[0].pid, signal.SIGUSR2))
         world.signal(signal.SIGUSR2, rank=0)
         assert world.wait() == [0, 0], world.log()
         stop = read_json(world.attempt.stop)
@@ -86,11 +88,13 @@ def test_a_finished_run_that_is_started_again_is_still_finished(run: RunDir) -> 
 
 
 def test_all_ranks_agree_on_the_first_signal_that_any_of_them_saw() -> None:
-    votes = [0.0] * len(STOP_SIGNALS)
-    assert agreed_signal(votes) is None
+    votes = [0.0] * NUM_VOTES
+    assert agreed_stop(votes) is None
+    votes[-1] = 1.0
+    assert agreed_stop(votes) == DEADLINE
     votes[STOP_SIGNALS.index(signal.SIGUSR1)] = 3.0
     votes[STOP_SIGNALS.index(signal.SIGUSR2)] = 1.0
-    assert agreed_signal(votes) == "SIGUSR1"
+    assert agreed_stop(votes) == "SIGUSR1"
     assert not StopRequest().is_set
 
 

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from lab.down import remove_all
 from lab.errors import LabError
-from lab.layout import Lab, read_lab
-from lab.network import require_free
+from lab.layout import Lab, read_labs
+from lab.network import owner
 from lab.status import read_record, read_status, render
 from lab.up import up
 
@@ -27,8 +27,8 @@ def main(argv: Sequence[str]) -> int:
     """Run one verb; exit status 0 done, 1 not up (status, env) or failed, 2 wrong usage, 130 interrupted."""
     options = _parser().parse_args(argv)
     try:
-        lab = read_lab(os.environ, default_state=_DEFAULT_STATE, loopback=getattr(options, "loopback", False))
-        return _run(options, lab)
+        loopback = getattr(options, "loopback", False) or (options.verb == "up" and _is_not_root())
+        return _run(options, read_labs(os.environ, default_state=_DEFAULT_STATE, loopback=loopback))
     except LabError as error:
         _say(str(error))
         return 1
@@ -44,7 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="slurm",
         description="A real four-node Slurm cluster on this machine, for tests and for trying things out.",
-        epilog="Environment: ORCHESTRATE_LAB_DIR, its directory; ORCHESTRATE_LAB_NUMBER (0-9), for a second lab.",
+        epilog="Environment: ORCHESTRATE_LAB_DIR, its directory; ORCHESTRATE_LAB_NUMBER (0-9), its number.",
     )
     verbs = parser.add_subparsers(dest="verb", required=True)
     bring_up = verbs.add_parser("up", help="bring it up, unless it is")
@@ -56,30 +56,31 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _run(options: argparse.Namespace, lab: Lab) -> int:
+def _run(options: argparse.Namespace, candidates: Sequence[Lab]) -> int:
+    lab = candidates[0]
     if options.verb == "status":
         return _status(lab, as_json=options.json)
     if options.verb == "env":
         return _env(lab)
     with _locked(lab):
-        return _up(lab) if options.verb == "up" else _down(lab)
-
-
-def _up(wanted: Lab) -> int:
-    if os.geteuid() != 0 and not wanted.loopback:
-        _say("not root: loopback variant")
-        wanted = dataclasses.replace(wanted, loopback=True)
-    up(wanted, _say)
+        if options.verb == "up":
+            up(candidates, _say)
+        else:
+            remove_all(read_record(lab) or _owned(candidates) or lab)
+            _say("down")
     return 0
 
 
-def _down(wanted: Lab) -> int:
-    found = read_record(wanted)
-    if found is None:
-        require_free(wanted)
-    remove_all(found or wanted)
-    _say("down")
-    return 0
+def _is_not_root() -> bool:
+    if os.geteuid() == 0:
+        return False
+    _say("not root: loopback variant")
+    return True
+
+
+def _owned(candidates: Sequence[Lab]) -> Lab | None:
+    """The lab whose network is still there although its directory is gone."""
+    return next((lab for lab in candidates if owner(lab) == str(lab.state)), None)
 
 
 def _status(lab: Lab, *, as_json: bool) -> int:

@@ -1,7 +1,8 @@
 """What the lab is made of: its nodes, addresses, ports, names and files. Values only; nothing here acts.
 
-A lab has a number (0 to 9, ``ORCHESTRATE_LAB_NUMBER``) from which every machine-wide name, address and port follows,
-and a state directory (``ORCHESTRATE_LAB_DIR``), so that two labs with different numbers can run side by side.
+A lab has a number (0 to 9) from which every machine-wide name, address and port follows, and a state directory
+(``ORCHESTRATE_LAB_DIR``), so that labs with different numbers can run side by side. ``up`` takes the lowest number
+that is free, or the one that ``ORCHESTRATE_LAB_NUMBER`` names.
 """
 
 from __future__ import annotations
@@ -98,15 +99,18 @@ class Lab:
         )
 
 
-def read_lab(env: Mapping[str, str], *, default_state: Path, loopback: bool = False) -> Lab:
-    """The lab that the environment names. Raises LabError for a number or a directory that cannot be used."""
-    number = env.get("ORCHESTRATE_LAB_NUMBER", "0")
-    if not re.fullmatch(r"[0-9]", number):
-        raise LabError(f"ORCHESTRATE_LAB_NUMBER={number!r}: write one digit, 0 to 9")
+def read_labs(env: Mapping[str, str], *, default_state: Path, loopback: bool = False) -> tuple[Lab, ...]:
+    """The lab that the environment names, once for each number that it may have, best first.
+
+    Raises LabError for a number or a directory that cannot be used.
+    """
+    numbers = env.get("ORCHESTRATE_LAB_NUMBER", "0123456789")
+    if "ORCHESTRATE_LAB_NUMBER" in env and not re.fullmatch(r"[0-9]", numbers):
+        raise LabError(f"ORCHESTRATE_LAB_NUMBER={numbers!r}: write one digit, 0 to 9")
     state = Path(env.get("ORCHESTRATE_LAB_DIR") or default_state).absolute()
     if len(str(state)) > _LONGEST_STATE_PATH or not _SAFE_PATH.fullmatch(str(state)):
         raise LabError(
             f"{state}: the lab's directory must have at most {_LONGEST_STATE_PATH} plain characters "
             "(sockets lie in it, Slurm's files name it); set ORCHESTRATE_LAB_DIR to another one"
         )
-    return Lab(state=state, number=int(number), loopback=loopback)
+    return tuple(Lab(state=state, number=int(number), loopback=loopback) for number in numbers)

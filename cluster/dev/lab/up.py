@@ -9,7 +9,7 @@ import pwd
 import shutil
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from lab import config, daemons, network, processes
@@ -24,9 +24,12 @@ Say = Callable[[str], None]
 _PROGRAMS = ("munged", "mariadb-install-db", "mariadbd", "slurmdbd", "sacctmgr", "slurmctld", "slurmd", "sinfo")
 
 
-def up(wanted: Lab, say: Say, *, timeout_s: float = 90) -> Lab:
-    """Bring the lab up unless it is; returns it as it runs. Raises LabError, after stopping what was started."""
-    existing = read_record(wanted)
+def up(candidates: Sequence[Lab], say: Say, *, timeout_s: float = 90) -> Lab:
+    """Bring the lab up unless it is; returns it as it runs. Raises LabError, after stopping what was started.
+
+    ``candidates`` is one lab under each number that it may have: the first that is free is built.
+    """
+    existing = read_record(candidates[0])
     if existing is not None and is_complete(existing):
         say("already up")
         return existing
@@ -34,9 +37,8 @@ def up(wanted: Lab, say: Say, *, timeout_s: float = 90) -> Lab:
     if existing is not None:
         say("removing what is left of a lab that is not whole")
         remove_all(existing)
-    _require_empty(wanted)
-    network.require_free(wanted)
-    _require_free_ports(wanted)
+    _require_empty(candidates[0])
+    wanted = _first_free(candidates)
     started = time.monotonic()
     try:
         lab = _build(wanted, say, deadline=started + timeout_s)
@@ -58,6 +60,19 @@ def _require_empty(lab: Lab) -> None:
     """Never build in, and so never later remove, a directory that holds something else."""
     if lab.state.exists() and (not lab.state.is_dir() or any(lab.state.iterdir())):
         raise LabError(f"{lab.state} is there and is no lab's: remove it, or set ORCHESTRATE_LAB_DIR to another path")
+
+
+def _first_free(candidates: Sequence[Lab]) -> Lab:
+    refusals = []
+    for lab in candidates:
+        try:
+            network.require_free(lab)
+            _require_free_ports(lab)
+        except LabError as error:
+            refusals.append(error)
+        else:
+            return lab
+    raise refusals[0]
 
 
 def _require_free_ports(lab: Lab) -> None:

@@ -23,6 +23,8 @@ def profile_text(discovered: Discovered) -> str:
         lines += _comments(notes.get(f"partitions.{name}", ()), 4)
         if partition.default:
             lines.append("    default: true")
+        if partition.grace_s is not None:
+            lines.append(f"    grace_s: {partition.grace_s}")
         if partition.max_walltime is not None:
             lines.append(f'    max_walltime: "{partition.max_walltime}"')
         nodes = partition.nodes.model_dump(exclude_none=True)

@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.launch.torchrun import Endpoint, World, torchrun_command, worker_command
+from orchestrator.cluster import Cluster
+from orchestrator.launch.torchrun import Endpoint, World, signals_for, torchrun_command, worker_command
 from orchestrator.launch.user_command import user_command
 from orchestrator.plan.batch import describe_runs
 from orchestrator.plan.effective import has_one_size
@@ -144,7 +145,7 @@ def _millions(count: int) -> str:
     return f"{count / 1e6:.1f} M" if count >= 1e6 else format_count(count)
 
 
-def torchrun_commands(recipe: Recipe, plan: Plan, run_dir: RunDir) -> str:
+def torchrun_commands(recipe: Recipe, plan: Plan, run_dir: RunDir, cluster: Cluster) -> str:
     """Each node's torchrun command, a paragraph a node, to paste on that node.
 
     The driver knows the head node's address, a free port and a fresh id only inside the job: they stand here as names.
@@ -158,6 +159,7 @@ def torchrun_commands(recipe: Recipe, plan: Plan, run_dir: RunDir) -> str:
         num_nodes=topology.num_nodes,
         gpus_per_node=topology.gpus_per_node,
         shutdown_timeout_s=0,
+        signals=signals_for(cluster.scheduler),
     )
     if recipe.command:
         each = user_command(recipe.command, plan, run_dir.path, python=sys.executable)

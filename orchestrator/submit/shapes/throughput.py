@@ -27,7 +27,8 @@ LEAST_ELAPSED_S = 1.0
 """A shorter stretch of steps says little about a long one."""
 _END_BYTES = 1 << 16
 _SAME_SPEED: dict[str, Any] = {
-    **dict.fromkeys(("name", "model", "datasets", "loss", "command", "precision", "activation_checkpointing"), True),
+    **dict.fromkeys(("name", "model", "datasets", "loss", "command"), True),
+    **dict.fromkeys(("precision", "activation_checkpointing", "compile"), True),
     "loader": True,
     "batch": {"effective", "per_gpu", "unit", "sequence_length"},
     "optimizer": {"name", "target"},

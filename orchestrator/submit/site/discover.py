@@ -84,7 +84,7 @@ def profile_of(facts: SlurmFacts, *, name: str | None, slurm_conf: str | None) -
     if not usable:
         raise SubmissionError(Problem("scontrol", "Slurm shows no partition with nodes", "ask its administrators"))
     notes = {"": _notes_of_all(facts, usable), "binds_cpus": (f"TaskPlugin={config.task_plugin}",)}
-    notes["shutdown_grace_s"] = ("KillWait",)
+    notes |= {"shutdown_grace_s": ("KillWait",), "node_timeout_s": ("SlurmdTimeout",)}
     kinds = {name: chosen_kind(facts.nodes_of(name)) for name in usable}
     has_gpus = any(kind.num_gpus for kind in kinds.values()) or any(_strange(facts, name) for name in usable)
     if has_gpus:
@@ -100,6 +100,7 @@ def profile_of(facts: SlurmFacts, *, name: str | None, slurm_conf: str | None) -
         slurm_cluster=config.cluster_name,
         slurm_conf=slurm_conf,
         shutdown_grace_s=max(1, config.kill_wait_s),
+        node_timeout_s=config.node_timeout_s,
         partitions={name: _promise(usable[name], facts, kinds[name]) for name in usable},
     )
     return Discovered(cluster, {key: lines for key, lines in notes.items() if lines})
@@ -130,6 +131,7 @@ def _promise(partition: Partition, facts: SlurmFacts, kind: Kind) -> ProfilePart
         ),
         max_walltime=format_walltime(partition.max_time_s) if partition.max_time_s else None,
         default=partition.default,
+        grace_s=partition.grace_time_s if partition.grace_time_s > facts.config.kill_wait_s else None,
     )
 
 

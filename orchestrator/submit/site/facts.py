@@ -31,6 +31,7 @@ class Config:
     enforce: frozenset[str]
     """AccountingStorageEnforce: what sbatch refuses by the accounting database."""
     kill_wait_s: int
+    node_timeout_s: int
     binds_cpus: bool
     task_plugin: str
     selects_gpus: bool
@@ -147,6 +148,7 @@ def parse_config(text: str) -> Config:
         version=values.get("SLURM_VERSION", "unknown"),
         enforce=_words(values.get("AccountingStorageEnforce", "").lower()) or frozenset(),
         kill_wait_s=_leading_int(values.get("KillWait", "")) or 30,
+        node_timeout_s=_leading_int(values.get("SlurmdTimeout", "")) or 300,
         binds_cpus="task/affinity" in task_plugin or confined,
         task_plugin=task_plugin,
         selects_gpus="cons_tres" in values.get("SelectType", ""),

@@ -15,13 +15,14 @@ import torch
 
 from orchestrator.files import make_private_dir
 from orchestrator.plan.verification import Case
-from orchestrator.worker.data import CollateDraw, Draw, MicroBatch
+from orchestrator.worker.data.datasets import CollateDraw, Draw, MicroBatch
 from orchestrator.worker.inputs import Inputs
-from orchestrator.worker.per_sample import PerSampleRandomness
 from orchestrator.worker.precision import Precision, call_model, map_tensors
-from orchestrator.worker.train import UserParts, make_user_parts, make_windows
+from orchestrator.worker.train import UserParts, make_user_parts
 from orchestrator.worker.verify.outcome import relative
+from orchestrator.worker.verify.per_sample import PerSampleRandomness
 from orchestrator.worker.verify.trial import Question
+from orchestrator.worker.windows import windows_of
 from orchestrator.worker.world import Peers
 
 MOST_SAMPLES = 8
@@ -52,7 +53,7 @@ def probe(question: Question, peers: Peers) -> None:
     batch = question.plan.batch
     limit = min(batch.largest_micro_batch or MOST_SAMPLES, batch.effective_batch_size, MOST_SAMPLES)
     inputs = question.inputs(Case(1, limit), "fp64")
-    windows = replace(make_windows(inputs, world_size=1, rank=0), effective_batch_size=limit, micro_multiple=1)
+    windows = replace(windows_of(inputs, world_size=1, rank=0), effective_batch_size=limit, micro_multiple=1)
     (draw,) = windows.draws_at(0)
     whole, again = _forward(inputs, draw), _forward(inputs, draw)
     parts = [_forward(inputs, half) for half in replace(windows, largest_micro_batch=-(-limit // 2)).draws_at(0)]

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
+from orchestrator.failure_kinds import PEER_LOST
 from orchestrator.files import make_private_dir, read_json
 from orchestrator.processes import die_with_parent
 from orchestrator.worker.failure import write_failure
@@ -81,5 +82,5 @@ def _work(world: World, work: Work, folder: Path) -> None:
 def _why(folder: Path, world_size: int) -> str:
     """The message of the rank that failed first; a rank that only lost its peers says less than any other."""
     found = [failure for rank in range(world_size) if (failure := read_json(folder / f"error-{rank}.json"))]
-    found.sort(key=lambda failure: (failure["type"] == "PeerLost", failure["time"]))
+    found.sort(key=lambda failure: (failure["type"] == PEER_LOST, failure["time"]))
     return str(found[0]["message"]) if found else ""

@@ -11,16 +11,18 @@ import torch
 from orchestrator.files import make_private_dir, write_json
 from orchestrator.plan.plan import Plan
 from orchestrator.plan.verification import Case, PrecisionName
+from orchestrator.recipe.data import Tuning
 from orchestrator.recipe.schema import Recipe
 from orchestrator.run_dir import RunDir
 from orchestrator.tracking.journal import Journal
-from orchestrator.worker.data import Datasets, MicroBatch
+from orchestrator.worker.data.datasets import Datasets, MicroBatch
 from orchestrator.worker.inputs import Inputs
-from orchestrator.worker.per_sample import PerSampleRandomness
 from orchestrator.worker.precision import Precision
 from orchestrator.worker.preemption import StopRequest
 from orchestrator.worker.progress import Progress
+from orchestrator.worker.pulse import Pulse
 from orchestrator.worker.train import UserParts, make_trainer, make_user_parts
+from orchestrator.worker.verify.per_sample import PerSampleRandomness
 from orchestrator.worker.verify.witness import Witness
 from orchestrator.worker.world import Peers
 
@@ -49,12 +51,17 @@ class Question:
     plan: Plan
 
     def inputs(self, case: Case, precision: PrecisionName) -> Inputs:
-        """What a rank would be given for `case`: no validation, no loader processes, and the sample ids journalled."""
+        """What a rank would be given for `case`: no validation, no loader processes, and the sample ids journalled.
+
+        The model is not compiled: what is drawn by sample, and what each module gives, could not be seen in it.
+        """
         recipe = self.recipe.model_copy(
             update={
                 "precision": precision,
                 "validation": (),
+                "compile": False,
                 "loader": self.recipe.loader.model_copy(update={"workers": 0, "pin_memory": False}),
+                "tuning": Tuning(workers="off", amp="off"),
                 "tracking": self.recipe.tracking.model_copy(update={"sample_ids": True}),
             }
         )
@@ -62,7 +69,15 @@ class Question:
         batch = replace(self.plan.batch, largest_micro_batch=case.largest_micro_batch)
         plan = replace(self.plan, topology=topology, batch=batch)
         return Inputs(
-            self.run, self.run.attempt(0), recipe, plan, fingerprint="", node=NODE, accelerator="cpu", new_order=False
+            self.run,
+            self.run.attempt(0),
+            recipe,
+            plan,
+            fingerprint="",
+            node=NODE,
+            nodes=(NODE,),
+            accelerator="cpu",
+            new_order=False,
         )
 
     def trial_file(self, trial: Trial, name: str) -> Path:
@@ -92,6 +107,7 @@ def run_trial(question: Question, trial: Trial, peers: Peers) -> None:
     """Train one rank of it. Left behind: its journal; what its samples were; from rank 0 the last parameters."""
     inputs, rank = question.inputs(trial.case, trial.precision), peers.world.rank
     precision = Precision(trial.precision, peers.device)
+    precision.begin()
     parts, other_shapes = make_user_parts(inputs, precision), set[tuple[int, ...]]()
     witness = Witness(parts.training, rotated=trial.variant == "rotated")
     parts = replace(parts, training=cast(Datasets, witness))
@@ -121,10 +137,11 @@ def _train(
     def by_sample(batch: MicroBatch, step: int) -> Any:
         return PerSampleRandomness(batch.ids, seed=seed, step=step, other_shapes=other_shapes)
 
-    checkpoints = NoCheckpoints(precision.scaler())
-    trainer = make_trainer(inputs, parts, precision, peers, journal, StopRequest(), checkpoints)
-    last = min(trainer.cadences.total_samples, steps * inputs.plan.batch.effective_batch_size)
-    trainer.cadences = replace(trainer.cadences, total_samples=last, save_every_samples=None, save_every_s=None)
+    checkpoints = NoCheckpoints(precision.scaler)
+    trainer = make_trainer(inputs, parts, precision, peers, journal, StopRequest(), checkpoints, Pulse())
+    cadences = trainer.course.cadences
+    last = min(cadences.total_samples, steps * inputs.plan.batch.effective_batch_size)
+    trainer.course.cadences = replace(cadences, total_samples=last, save_every_samples=None, save_every_s=None)
     trainer.window_step.around_micro_step = by_sample
     trainer.run()
     trainer.batches.close()

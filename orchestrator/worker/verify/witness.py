@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from orchestrator.worker.data import Collate, Datasets, Draw
+from orchestrator.worker.data.datasets import Collate, Datasets, Draw
 
 
 class Witness:

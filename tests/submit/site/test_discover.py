@@ -33,6 +33,7 @@ gpu_request: gpus-per-node
 slurm_cluster: dev
 slurm_conf: "/etc/slurm/slurm.conf"
 shutdown_grace_s: 5    # KillWait
+node_timeout_s: 20    # SlurmdTimeout
 partitions:
   debug:
     # its nodes differ: 1 of them with 4 GPUs, 8 CPUs, 6000M
@@ -49,6 +50,7 @@ partitions:
     # jobs here make way for jobs in debug (PreemptMode=REQUEUE, 30 s after a SIGTERM)
     # for the accounts other only
     # for the qualities of service normal only
+    grace_s: 30
     max_walltime: "168:00:00"
     nodes: {num_nodes: 1, gpus: 4, gpu_type: a100, cpus: 4, memory: "3000M"}
   "off":

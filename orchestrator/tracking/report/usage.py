@@ -1,0 +1,209 @@
+"""How a run's time was used: what its journals say of steps, of waiting for data, and of its GPUs, over time.
+
+Standard library only. Every journal is read once: less than 2 s for 150,000 steps.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from orchestrator.tracking.events import ADVICE, GPU, OBSERVED_PEAK, PREDICTED_PEAK, TUNING, WORKERS
+from orchestrator.tracking.journal import JournalFile, read_journal_dir
+from orchestrator.tracking.step_times import STEP_TIME
+
+NUM_PARTS = 40
+"""Stretches of equal length that a run's time is looked at in."""
+
+_WAIT = "train/data_wait"
+_GPU, _UTILIZATION, _THROTTLED = "gpu/", "/utilization_percent", "/throttled_percent"
+_EVENTS = (TUNING, ADVICE, GPU)
+
+
+@dataclass(frozen=True)
+class Part:
+    """One stretch of the run's time. Times are Unix seconds."""
+
+    begin: float
+    end: float
+    step_s: float = 0.0
+    """In steps; each rank is in a step at the same time."""
+    wait_s: float = 0.0
+    """Of these, waiting for data: the mean of the ranks."""
+    gpu_percent: float | None = None
+    """Mean utilisation of the run's GPUs, as far as their driver tells; None where it tells of none."""
+    throttled_percent: float | None = None
+    """Of the time, in which their clocks were held down."""
+
+    @property
+    def wait_share(self) -> float | None:
+        """Of the steps' time; None where there was none."""
+        return self.wait_s / self.step_s if self.step_s > 1e-6 else None
+
+
+@dataclass(frozen=True)
+class Usage:
+    """A run's time in parts and by attempt, and what happened on the way."""
+
+    parts: tuple[Part, ...] = ()
+    steps_s: Mapping[int, float] = field(default_factory=dict)
+    """By attempt: seconds in steps, those that were made again included."""
+    waited_s: Mapping[int, float] = field(default_factory=dict)
+    """By attempt: of these, waiting for data."""
+    gpus: Mapping[str, float] = field(default_factory=dict)
+    """Mean utilisation in percent, by `<node> gpu <i>`."""
+    events: tuple[Mapping[str, Any], ...] = ()
+    """Of tuning, of advice and of GPUs, in the order of time: each with its `name`, `attempt`, `time` and detail."""
+    saved_s: Mapping[int, float] = field(default_factory=dict)
+    """By attempt: seconds that its steps would have taken longer with what it began with."""
+    last_step_at: Mapping[int, float] = field(default_factory=dict)
+    """By attempt: when its last step ended, in Unix seconds."""
+    peaks_gib: Mapping[str, float] = field(default_factory=dict)
+    """The highest peak of any rank's memory, OBSERVED_PEAK and PREDICTED_PEAK, of the last attempt that knew them."""
+
+    @property
+    def wait_share(self) -> float:
+        """Of the steps' time, waiting for data."""
+        step_s = sum(self.steps_s.values())
+        return sum(self.waited_s.values()) / step_s if step_s else 0.0
+
+
+@dataclass
+class _Step:
+    attempt: int
+    ended: float
+    seconds: float
+    wait_share: float
+    """Of `seconds`."""
+
+
+def read_usage(run_dir: Path, *, since: float = -math.inf) -> Usage:
+    """What the journals of a run say by now; of what was `since` (Unix seconds)."""
+    steps, samples, events = list[_Step](), list[tuple[float, str, Mapping[str, float]]](), list[dict[str, Any]]()
+    peaks = dict[int, dict[str, float]]()
+    for file, record in read_journal_dir(run_dir):
+        at = record.get("time_ms", 0) / 1000
+        if at < since:
+            continue
+        if record.get("kind") == "metrics" and file.rank == 0:
+            steps.extend(_step_in(file, record, at))
+            if told := _peaks_in(record):
+                peaks[file.attempt] = told
+        elif record.get("kind") == "system":
+            samples.append((at, file.node, record.get("values", {})))
+        elif record.get("kind") == "event" and record.get("name") in _EVENTS:
+            events.append({**record.get("detail", {}), "name": record["name"], "attempt": file.attempt, "time": at})
+    events.sort(key=lambda event: event["time"])
+    return replace(usage_of(steps, samples, events), peaks_gib=peaks[max(peaks)] if peaks else {})
+
+
+def _peaks_in(record: Mapping[str, Any]) -> dict[str, float]:
+    values = record.get("values", {})
+    names = [name for name in (OBSERVED_PEAK, PREDICTED_PEAK) if isinstance(values.get(name), int | float)]
+    return {name: float(values[name]) for name in names}
+
+
+def _step_in(file: JournalFile, record: Mapping[str, Any], at: float) -> Iterator[_Step]:
+    values = record.get("values", {})
+    seconds, share = values.get(STEP_TIME), values.get(_WAIT, 0.0)
+    if isinstance(seconds, int | float) and isinstance(share, int | float):
+        yield _Step(file.attempt, at, float(seconds), min(1.0, max(0.0, float(share))))
+
+
+def usage_of(
+    steps: Sequence[_Step],
+    samples: Sequence[tuple[float, str, Mapping[str, float]]],
+    events: Sequence[Mapping[str, Any]],
+) -> Usage:
+    """The usage that these come to; `samples` are (Unix seconds, node, values). Pure."""
+    steps_s, waited_s, last_step_at = defaultdict[int, float](float), defaultdict[int, float](float), dict[int, float]()
+    for step in steps:
+        steps_s[step.attempt] += step.seconds
+        waited_s[step.attempt] += step.seconds * step.wait_share
+        last_step_at[step.attempt] = max(step.ended, last_step_at.get(step.attempt, 0.0))
+    used = [(at, f"{node} gpu {index}", value) for at, node, index, value in _of_gpus(samples, _UTILIZATION)]
+    by_gpu = defaultdict[str, list[float]](list)
+    for _, gpu, value in used:
+        by_gpu[gpu].append(value)
+    return Usage(
+        parts=tuple(_parts(steps, samples)),
+        steps_s=dict(steps_s),
+        waited_s=dict(waited_s),
+        gpus={gpu: fmean(values) for gpu, values in sorted(by_gpu.items())},
+        events=tuple(events),
+        saved_s=_saved_s(steps, events),
+        last_step_at=last_step_at,
+    )
+
+
+def _of_gpus(
+    samples: Sequence[tuple[float, str, Mapping[str, float]]], name: str
+) -> Iterator[tuple[float, str, str, float]]:
+    """(Unix seconds, node, index, value) of each GPU in each sample that has it."""
+    for at, node, values in samples:
+        for key, value in values.items():
+            if key.startswith(_GPU) and key.endswith(name) and isinstance(value, int | float):
+                yield at, node, key.removeprefix(_GPU).removesuffix(name), float(value)
+
+
+def _parts(steps: Sequence[_Step], samples: Sequence[tuple[float, str, Mapping[str, float]]]) -> Iterator[Part]:
+    """From the beginning of the first step to the end of the last one."""
+    if not steps:
+        return
+    begin, end = min(step.ended - step.seconds for step in steps), max(step.ended for step in steps)
+    length = max(end - begin, 1e-3) / NUM_PARTS
+
+    def part(at: float) -> int:
+        return min(NUM_PARTS - 1, max(0, int((at - begin) / length)))
+
+    step_s, wait_s = [0.0] * NUM_PARTS, [0.0] * NUM_PARTS
+    for step in steps:
+        began = step.ended - step.seconds
+        for index in range(part(began), part(step.ended) + 1):
+            seconds = min(step.ended, begin + (index + 1) * length) - max(began, begin + index * length)
+            step_s[index] += max(0.0, seconds)
+            wait_s[index] += max(0.0, seconds) * step.wait_share
+    used, throttled = (
+        _mean_by_part((part(at), value) for at, _, _, value in _of_gpus(samples, name) if begin <= at <= end)
+        for name in (_UTILIZATION, _THROTTLED)
+    )
+    for index in range(NUM_PARTS):
+        began = begin + index * length
+        yield Part(began, began + length, step_s[index], wait_s[index], used.get(index), throttled.get(index))
+
+
+def _mean_by_part(values: Iterator[tuple[int, float]]) -> dict[int, float]:
+    found = defaultdict[int, list[float]](list)
+    for index, value in values:
+        found[index].append(value)
+    return {index: fmean(each) for index, each in found.items()}
+
+
+def _saved_s(steps: Sequence[_Step], events: Sequence[Mapping[str, Any]]) -> dict[int, float]:
+    """By attempt. What was kept makes steps so many times as fast as the attempt began, until something else is kept or
+    it is taken back; a trial counts as what it was tried against."""
+    kept, factors = defaultdict[int, list[tuple[float, float]]](list), dict[tuple[int, str], float]()
+    for event in events:
+        attempt, knob, gain = event["attempt"], str(event.get("knob", WORKERS)), event.get("gain")
+        if event["name"] != TUNING:
+            continue
+        if "kept" in event and isinstance(gain, int | float):
+            factors[attempt, knob] = factors.get((attempt, knob), 1.0) * (1.0 + gain)
+        elif event.get("reverted") and gain is None:
+            factors.pop((attempt, knob), None)
+        else:
+            continue
+        kept[attempt].append((event["time"], math.prod(factors[key] for key in factors if key[0] == attempt)))
+    saved_s = dict[int, float]()
+    for attempt, changes in kept.items():
+        ended = sorted((step.ended, step.seconds) for step in steps if step.attempt == attempt)
+        total_s = 0.0
+        for (begin, factor), (end, _) in zip(changes, [*changes[1:], (math.inf, 0.0)], strict=True):
+            total_s += (factor - 1.0) * sum(seconds for at, seconds in ended if begin < at <= end)
+        saved_s[attempt] = max(0.0, total_s)
+    return saved_s

@@ -1,0 +1,1 @@
+"""`python -m orchestrator.worker.fit`: the largest micro-batch that fits, simulated without a GPU."""

@@ -1,0 +1,265 @@
+"""Loader processes tuned while a run trains: what some steps showed, told by all ranks, and the law's answer, applied.
+
+Every rank looks after the same step, sees the same figures, and so decides alike (`tuning.loader_law`). The order of
+samples hangs on none of it. What was found is kept for the run's next attempt, and for other runs like it.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, fields
+from functools import partial
+from typing import Any
+
+from orchestrator.machine import num_usable_cpus
+from orchestrator.tracking.events import ADVICE, TUNING, WORKERS
+from orchestrator.tracking.journal import Journal
+from orchestrator.tuned import Tuned, keep_tuned, read_tuned
+from orchestrator.tuning.advice import advice
+from orchestrator.tuning.loader_law import LEAST_GAIN, MOST_WORKERS, Decision, Limits, Phase, State, Window, decide
+from orchestrator.worker.course import Course
+from orchestrator.worker.data.fetch_cost import FetchCost
+from orchestrator.worker.data.lanes import LiveBatches
+from orchestrator.worker.data.loader import MicroBatches
+from orchestrator.worker.data.room import room_of
+from orchestrator.worker.failure import killed_loaders
+from orchestrator.worker.inputs import Inputs
+from orchestrator.worker.tuning.step_times import LEAST_STEPS, WINDOW_S, without_stalls
+from orchestrator.worker.world import Peers
+
+METRIC = "tuning/loader_workers"
+
+_FIRST_LOOK_STEPS = 8
+"""Enough where most of a step is waiting."""
+_MOST_WAIT_SHARE = 0.5
+_STEPS_A_WORKER = 3
+"""A window has as many steps at least."""
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What one rank has seen in a window, and what it can have."""
+
+    step_s: float
+    wait_s: float
+    run_s: float
+    queue_s: float
+    other_s: float
+    cores: float
+    most_workers: float
+    switch_s: float
+    """What its last switch took."""
+    is_unclear: float
+    """1.0 where nothing was measured, or processes of an earlier setting are still there."""
+
+    def numbers(self) -> list[float]:
+        return [getattr(self, one.name) for one in fields(self)]
+
+
+@dataclass
+class LoaderTuner:
+    """Call `stepped` after each step, on every rank."""
+
+    batches: LiveBatches
+    peers: Peers
+    journal: Journal
+    prefetch: int
+    applies: bool
+    """Whether what the law says is done, or only told."""
+    steps_left: Callable[[], int]
+    most_workers: int = MOST_WORKERS
+    """With more than these a process was killed, or could not be started."""
+    keep: Callable[[Tuned], None] = lambda tuned: None
+    """Keeps what was found for the next attempt. May raise OSError."""
+    _state: State = field(init=False)
+    _steps: list[tuple[float, float]] = field(default_factory=list, init=False)
+    """Of each step in this window: seconds, and those of them that were a wait for data."""
+    _has_suggested: bool = field(default=False, init=False)
+    _skips: int = field(default=1, init=False)
+    """Steps that say nothing: the first one, in which processes start, and those fetched before the last switch."""
+    _looks_after: int = field(default=_FIRST_LOOK_STEPS, init=False)
+    _switch_s: float = field(default=0.3, init=False)
+    _own: tuple[float, float] = field(default=(0.0, 0.0), init=False)
+    """Time, and what this process was on a core, at the window's beginning."""
+
+    def __post_init__(self) -> None:
+        self._state = State(self.batches.workers)
+
+    def stepped(self, step: int, *, time_s: float, waited_s: float, num_micro_steps: int) -> None:
+        """Take a step; where a window ends with it, hear of all ranks and decide. A collective then."""
+        if self._has_suggested:
+            return
+        if self._skips:
+            self._skips -= 1
+            return
+        if not self._steps:
+            self._begin_window()
+        self._steps.append((time_s, waited_s))
+        if len(self._steps) < self._looks_after:
+            return
+        window, limits, is_unclear = self._told_by_all(num_micro_steps)
+        whole = max(LEAST_STEPS, _STEPS_A_WORKER * self._state.workers, math.ceil(WINDOW_S / window.step_s))
+        is_plain = self._state.phase is Phase.MEASURE and window.wait_share >= _MOST_WAIT_SHARE
+        if is_unclear:
+            self._steps.clear()
+        elif len(self._steps) < whole and not is_plain:
+            self._looks_after = whole
+        else:
+            self._steps.clear()
+            self._looks_after = _FIRST_LOOK_STEPS
+            self._decide(step, window, limits, num_micro_steps)
+
+    @property
+    def is_searching(self) -> bool:
+        """Whether the number of processes may change after the next window, on all ranks alike."""
+        return self.applies and self._state.phase is not Phase.HOLD
+
+    def follow(self, batches: LiveBatches) -> None:
+        """Go on with another stream of the same run, with as many processes as were found to be right."""
+        self.batches = batches
+        self._steps.clear()
+        if batches.workers != self._state.workers and self.applies:
+            self._switch(self._state.workers)
+
+    def lost(self, error: BaseException) -> None:
+        """Before the end by `error`: where one of these loader processes was killed, the next attempt has fewer.
+
+        It begins with the number before this one, or half, and never has more than midway. Never raises.
+        """
+        workers, killed = self.batches.workers, killed_loaders(error)
+        is_ours = self.batches.is_broken or bool(set(killed) & set(self.batches.pids))
+        if not self.applies or workers == 0 or not killed or not is_ours:
+            return
+        before = self._state.best
+        fewer = before[0] if before is not None and before[0] < workers else workers // 2
+        with suppress(OSError):
+            self.keep(Tuned(fewer, most_workers=(fewer + workers) // 2))
+
+    def _begin_window(self) -> None:
+        self.batches.costs.clear()
+        self._own = (time.perf_counter(), time.process_time())
+
+    def _told_by_all(self, num_micro_steps: int) -> tuple[Window, Limits, bool]:
+        """The slowest rank's window, the least of what any has, and whether any cannot tell."""
+        seen = [_Seen(*numbers) for numbers in self.peers.gather(self._seen(num_micro_steps).numbers())]
+        slowest = max(seen, key=lambda one: one.wait_s)
+        window = Window(slowest.step_s, slowest.wait_s, slowest.run_s, slowest.queue_s, slowest.other_s)
+        limits = Limits(
+            cores=min(one.cores for one in seen),
+            most_workers=int(min(one.most_workers for one in seen)),
+            switch_s=max(one.switch_s for one in seen),
+            seconds_left=self.steps_left() * window.step_s,
+        )
+        return window, limits, any(one.is_unclear for one in seen)
+
+    def _seen(self, num_micro_steps: int) -> _Seen:
+        step_s, wait_s = (statistics.fmean(numbers) for numbers in zip(*without_stalls(self._steps), strict=True))
+        costs, (began_at, ran_s) = self.batches.costs or [FetchCost(0.0, 0.0, 0.0)], self._own
+        run_s, queue_s, other_s = (num_micro_steps * statistics.fmean(each) for each in zip(*costs, strict=True))
+        own = (time.process_time() - ran_s) / max(time.perf_counter() - began_at, 1e-9)
+        if self._state.workers == 0:
+            own -= run_s / step_s
+        return _Seen(
+            step_s=step_s,
+            wait_s=min(wait_s, step_s),
+            run_s=run_s,
+            queue_s=queue_s,
+            other_s=other_s,
+            cores=num_usable_cpus() / self.peers.world.local_world_size - max(0.0, own),
+            most_workers=self._most_workers(),
+            switch_s=self._switch_s,
+            is_unclear=float(not self.batches.costs or self.batches.is_switching),
+        )
+
+    def _most_workers(self) -> float:
+        """New processes that this rank could have; not asked for where none are wanted, since it takes a while."""
+        if self._state.phase is Phase.HOLD:
+            return self.most_workers
+        room = room_of(self.batches, prefetch=self.prefetch, num_ranks=self.peers.world.local_world_size)
+        return min(self.most_workers, room.most_by_memory(), room.most_by_shared_memory())
+
+    def _decide(self, step: int, window: Window, limits: Limits, num_micro_steps: int) -> None:
+        before = self._state
+        after, decision = decide(before, window, limits)
+        if decision is not None and not self.applies:
+            self._tell(step, before, window, decision)
+            self._has_suggested = True
+            return
+        self._state = after
+        if after.phase is Phase.HOLD and before.phase is not Phase.HOLD:
+            self._found(step, after, window, limits)
+        if before.phase is Phase.VERIFY and after.best == (before.workers, window):
+            self._tell(step, before, window, None)
+        if decision is not None:
+            self._tell(step, before, window, decision)
+            self._switch(decision.workers)
+            self._skips = math.ceil((before.workers + decision.workers) * self.prefetch / num_micro_steps) + 1
+
+    def _switch(self, workers: int) -> None:
+        """On this rank; one that cannot have so many processes keeps those that it has, and says so next time."""
+        try:
+            self._switch_s = self.batches.switch(workers)
+        except OSError as error:
+            self.most_workers = self.batches.workers
+            print(f"orchestrate: {workers} loader processes cannot be had: {error}", file=sys.stderr, flush=True)
+
+    def _found(self, step: int, state: State, window: Window, limits: Limits) -> None:
+        """On rank 0: keep the number, and say what else would help, which nobody can change in a running job."""
+        if self.peers.world.rank != 0:
+            return
+        if self.applies:
+            with suppress(OSError):
+                self.keep(Tuned(state.workers, self.most_workers))
+        for one in advice(state.workers, window, limits):
+            self.journal.event(ADVICE, {"step": step, "advice": one})
+            print(f"orchestrate: step {step}: {one}", file=sys.stderr, flush=True)
+
+    def _tell(self, step: int, before: State, window: Window, decision: Decision | None) -> None:
+        if self.peers.world.rank != 0:
+            return
+        detail: dict[str, Any] = {"step": step, "knob": WORKERS, "from": before.workers, **asdict(window)}
+        if decision is None:
+            assert before.best is not None
+            detail |= {"kept": before.workers, "gain": window.rate / before.best[1].rate - 1.0}
+            is_faster = detail["gain"] >= LEAST_GAIN
+            gained = f"make steps {detail['gain']:.0%} faster" if is_faster else "do as much as more of them"
+            told = f"{before.workers} loader processes {gained}: kept"
+        else:
+            detail |= {"to": decision.workers, "why": decision.why, "predicted_s": decision.predicted_s}
+            detail["applied"] = self.applies
+            changed, now = f"loader processes {before.workers} -> {decision.workers}", f"(now {before.workers})"
+            told = f"{changed if self.applies else f'try loader.workers: {decision.workers} {now}'}: {decision.why}"
+            if self.applies:
+                self.journal.metrics(step, {METRIC: float(decision.workers)})
+        self.journal.event(TUNING, detail)
+        print(f"orchestrate: step {step}: {told}", file=sys.stderr, flush=True)
+
+
+def begin_with(inputs: Inputs, peers: Peers) -> Tuned:
+    """What each rank begins with: as an earlier attempt, or a run like this one, has found it; rank 0 looks."""
+    asked = Tuned(inputs.recipe.loader.workers)
+    if inputs.recipe.workers_tuning != "auto":
+        return asked
+    known = (peers.world.rank == 0 and read_tuned(inputs.run.tuned)) or asked
+    return Tuned(peers.from_first(known.workers), peers.from_first(known.most_workers))
+
+
+def tuner_of(inputs: Inputs, batches: MicroBatches, course: Course, begun: Tuned) -> LoaderTuner | None:
+    """What tunes the loader of a run; None where the recipe wants it to stay."""
+    if not isinstance(batches, LiveBatches):
+        return None
+    return LoaderTuner(
+        batches,
+        course.peers,
+        course.journal,
+        prefetch=inputs.recipe.loader.prefetch,
+        applies=inputs.recipe.workers_tuning == "auto",
+        steps_left=course.steps_left,
+        most_workers=begun.most_workers,
+        keep=partial(keep_tuned, inputs.run),
+    )

@@ -1,0 +1,18 @@
+"""What the runs under a test's folder said last: shown where the test fails, on a machine that nobody can look into."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+_LINES, _CHARACTERS = 25, 20_000
+
+
+def last_words(folder: Path) -> str:
+    """Of each run under `folder`: its verdicts, and the last lines of its logs. Empty where no run was."""
+    runs = [file.parent for file in sorted(folder.rglob("run.json"))]
+    told = [path for run in runs for path in sorted((*run.glob("attempts/*/verdict.json"), *run.rglob("logs/*.log")))]
+    return "\n".join(f"--- {path.relative_to(folder)}\n{_end_of(path)}" for path in told)[:_CHARACTERS]
+
+
+def _end_of(path: Path) -> str:
+    return "\n".join(path.read_text(errors="replace").splitlines()[-_LINES:])
