@@ -47,6 +47,11 @@ def test_what_is_computed_enters(override: str) -> None:
     assert of(override) != of()
 
 
+@pytest.mark.parametrize(("mode", "enters"), [("off", False), ("suggest", False), ("auto", True)])
+def test_a_precision_that_may_change_by_itself_enters(mode: str, enters: bool) -> None:
+    assert (of("precision=fp32", f"tuning.amp={mode}") != of("precision=fp32")) is enters
+
+
 def test_the_code_enters() -> None:
     assert of(code="abd") != of()
 

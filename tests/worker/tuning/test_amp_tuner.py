@@ -256,8 +256,8 @@ def test_a_resume_whose_recipe_wants_it_no_more_goes_on_in_fp32(tmp_path: Path) 
 
 
 def test_fp16_whose_loss_scale_is_lost_is_taken_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(amp_tuner, "ladder", lambda capability: ("fp16",))
     """With the steps since the last checkpoint: from which on nothing may have changed the weights."""
+    monkeypatch.setattr(amp_tuner, "ladder", lambda capability: ("fp16",))
     monkeypatch.setattr(amp_tuner, "_LOOKS_AT_SCALE_EVERY", 10)
     monkeypatch.setattr(amp_tuner, "is_scale_lost", lambda scale: scale <= 65536.0)
     run = trained(tmp_path / "run", "Paced", "auto", save_every={"minutes": 60})
