@@ -214,7 +214,7 @@ def test_a_recurrent_layer_is_compared_as_it_trains() -> None:
     class Recurrent(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.cells, self.last = nn.LSTM(1, 8, batch_first=True), nn.Linear(8, 3)
+            self.cells, self.last = nn.GRU(1, 8, batch_first=True), nn.Linear(8, 3)
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             modes.append(self.cells.training)
