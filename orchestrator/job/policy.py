@@ -99,8 +99,8 @@ def _after_failure(verdict: Verdict, past: Sequence[Verdict], around: Circumstan
     An error of the user's code before the first step would come again.
     """
     budget = RELAUNCHES.get(verdict.cause)
-    had_begun = verdict.cause not in _BEFORE_ANY_RANK or not around.nodes
-    if budget is None or (had_begun and not around.resumes):
+    begins_anew = verdict.cause in _BEFORE_ANY_RANK and bool(around.nodes)
+    if budget is None or not (around.resumes or begins_anew):
         return Move("stop")
     if verdict.cause == "user_code" and verdict.failed_step is None:
         return Move("stop")

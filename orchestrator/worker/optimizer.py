@@ -88,6 +88,11 @@ def forget_gradients(optimizer: torch.optim.Optimizer) -> None:
             parameter.grad = None
 
 
+def norm_of_weights(model: torch.nn.Module) -> float:
+    """The 2-norm of all weights of a model; not finite where one of them is not."""
+    return torch.nn.utils.get_total_norm([weight.detach() for weight in model.parameters()]).item()
+
+
 def clip_gradients(optimizer: torch.optim.Optimizer, clip_norm: float | None) -> torch.Tensor:
     """The global 2-norm of all gradients, before they are clipped to `clip_norm` (None: left as they are)."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]

@@ -43,11 +43,11 @@ class Trainer:
         if self.policy is not None and self.policy.action != "stop":
             self.window_step.accepts = self.accepts
         self.course.begin()
-        while self._goes_on():
+        while self._advances():
             pass
         return self.course.stopped_by
 
-    def _goes_on(self) -> bool:
+    def _advances(self) -> bool:
         """Make the next step; False where there is none. A lower precision that gives no number is taken back."""
         try:
             if not self.course.goes_on():
@@ -95,11 +95,11 @@ class Trainer:
         norm = None if result.grad_norm is None else result.grad_norm.item()
         loss = loss_sum / result.count
         decision = decide(self.policy, window_start=start, loss=loss, grad_norm=norm, passed_over=progress.passed_over)
-        is_lower = self.amp is not None and self.amp.lower is not None
-        if decision.action == "stop" or (decision.action != "update" and is_lower):
-            raise NonFiniteError(Problem(f"step {step}", decision.why, NON_FINITE_FIX))
         if decision.action == "update":
             return True
+        is_lower = self.amp is not None and self.amp.lower is not None
+        if decision.action == "stop" or is_lower:
+            raise NonFiniteError(Problem(f"step {step}", decision.why, NON_FINITE_FIX))
         self._decision, progress.passed_over = decision, decision.passed_over
         course.journal.event("passed_over", {"step": step, "why": decision.why, "ids": [list(i) for i in result.ids]})
         return False

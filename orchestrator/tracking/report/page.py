@@ -10,7 +10,7 @@ from orchestrator.tracking.attempt_text import HEAD, cells, why_it_ended
 from orchestrator.tracking.report.bound import IN_WORDS
 from orchestrator.tracking.report.report import Report, ended_at
 from orchestrator.tracking.report.svg import Bar, Chart, Mark, Stretch
-from orchestrator.tracking.report.text import amount_text, devices_text, event_text, memory_text, next_step, state_text
+from orchestrator.tracking.report.text import amount_text, devices_text, event_text, next_step, peak_text, state_text
 from orchestrator.tracking.report.usage import Part
 from orchestrator.units import format_seconds
 
@@ -123,9 +123,8 @@ def _tiles(told: Report) -> Iterator[str]:
         tiles.append((amount_text(told, told.saved_hours), "saved by tuning"))
     if ratio is not None:
         tiles.append((f"{ratio:.3f}", "effective training time ratio"))
-    if memory := memory_text(told):
-        figure, _, what = memory.partition(" at most ")
-        tiles.append((figure, f"of memory at most {what}"))
+    if peak := peak_text(told):
+        tiles.append((peak[0], f"of memory at most {peak[1]}"))
     for figure, what in tiles:
         yield f'<div class="tile"><b>{escape(figure)}</b><span>{escape(what)}</span></div>'
 

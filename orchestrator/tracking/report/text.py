@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from orchestrator.tracking.attempt_text import ratio_text
-from orchestrator.tracking.events import ADVICE, GPU, OBSERVED_PEAK, PRECISION, PREDICTED_PEAK, TUNING
+from orchestrator.tracking.events import ADVICE, GPU, PRECISION, TUNING
 from orchestrator.tracking.report.bound import IN_WORDS, NEXT
 from orchestrator.tracking.report.report import Report
 from orchestrator.tuning.amp_law import precision_text
@@ -24,8 +24,8 @@ def report_screen(told: Report) -> str:
         return _screen(rows)
     rows += [("time", line) for line in _time(told)]
     rows += _over_time(told, _waiting(told))
-    if memory := memory_text(told):
-        rows.append(("memory", memory))
+    if peak := peak_text(told):
+        rows.append(("memory", " at most ".join(peak)))
     rows += [("tuning", line) for line in _events(told, _MOST_EVENTS)]
     rows += [("bound by", f"{bound}, {share:.0%}: {IN_WORDS[bound]}") for bound, share in told.bounds().items()]
     rows.append(("next", next_step(told)))
@@ -64,10 +64,7 @@ def report_facts(told: Report) -> dict[str, Any]:
         "waited_hours": told.waited_hours,
         "saved_hours": told.saved_hours,
         "gpus": dict(told.usage.gpus),
-        "peaks_gib": {
-            "observed": told.usage.peaks_gib.get(OBSERVED_PEAK),
-            "predicted": told.usage.peaks_gib.get(PREDICTED_PEAK),
-        },
+        "peaks_gib": {"observed": told.usage.observed_peak_gib, "predicted": told.usage.predicted_peak_gib},
         "parts": [{**asdict(part), "bound": told.bound_in(part)} for part in told.usage.parts],
         "bounds": told.bounds(),
         "events": [dict(event) for event in told.usage.events],
@@ -87,11 +84,9 @@ def next_step(told: Report) -> str:
     bound = told.last_bound()
     if bound == "input" and advised:
         return str(advised[-1])
-    suggested = [
-        event for event in told.usage.events if event.get("knob") == PRECISION and not event.get("applied", True)
-    ]
-    if bound == "compute" and suggested:
-        return f"tuning.amp: auto: tries {suggested[-1].get('to')}, if its gradients are those of fp32"
+    last = next((event for event in reversed(told.usage.events) if event.get("knob") == PRECISION), None)
+    if bound == "compute" and last is not None and last.get("applied") is False:
+        return f"tuning.amp: auto: tries {last.get('to')}, if its gradients are those of fp32"
     return NEXT[bound or "unknown"]
 
 
@@ -131,13 +126,13 @@ def _unit_of(told: Report) -> str:
     return "GPU" if told.accelerator == "cuda" else "rank"
 
 
-def memory_text(told: Report) -> str:
-    """'38.2 GiB at most on any rank, 41.0 GiB predicted'; '' before an attempt has ended."""
-    observed, predicted = (told.usage.peaks_gib.get(name) for name in (OBSERVED_PEAK, PREDICTED_PEAK))
+def peak_text(told: Report) -> tuple[str, str] | None:
+    """('38.20 GiB', 'on any rank, 41.00 GiB predicted') of memory at most; None before an attempt has ended."""
+    observed, predicted = told.usage.observed_peak_gib, told.usage.predicted_peak_gib
     if observed is None:
-        return ""
+        return None
     beside = "" if predicted is None else f", {predicted:.2f} GiB predicted"
-    return f"{observed:.2f} GiB at most on any rank{beside}"
+    return f"{observed:.2f} GiB", f"on any rank{beside}"
 
 
 def _gpus(told: Report) -> str:

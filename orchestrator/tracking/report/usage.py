@@ -63,8 +63,10 @@ class Usage:
     """By attempt: seconds that its steps would have taken longer with what it began with."""
     last_step_at: Mapping[int, float] = field(default_factory=dict)
     """By attempt: when its last step ended, in Unix seconds."""
-    peaks_gib: Mapping[str, float] = field(default_factory=dict)
-    """The highest peak of any rank's memory, OBSERVED_PEAK and PREDICTED_PEAK, of the last attempt that knew them."""
+    observed_peak_gib: float | None = None
+    """The highest peak of any rank's memory, of the last attempt that knew it."""
+    predicted_peak_gib: float | None = None
+    """What was predicted for it, for the same attempt."""
 
     @property
     def wait_share(self) -> float:
@@ -85,27 +87,26 @@ class _Step:
 def read_usage(run_dir: Path, *, since: float = -math.inf) -> Usage:
     """What the journals of a run say by now; of what was `since` (Unix seconds)."""
     steps, samples, events = list[_Step](), list[tuple[float, str, Mapping[str, float]]](), list[dict[str, Any]]()
-    peaks = dict[int, dict[str, float]]()
+    peaks = dict[int, Mapping[str, Any]]()
     for file, record in read_journal_dir(run_dir):
         at = record.get("time_ms", 0) / 1000
         if at < since:
             continue
         if record.get("kind") == "metrics" and file.rank == 0:
             steps.extend(_step_in(file, record, at))
-            if told := _peaks_in(record):
-                peaks[file.attempt] = told
+            if isinstance((values := record.get("values", {})).get(OBSERVED_PEAK), int | float):
+                peaks[file.attempt] = values
         elif record.get("kind") == "system":
             samples.append((at, file.node, record.get("values", {})))
         elif record.get("kind") == "event" and record.get("name") in _EVENTS:
             events.append({**record.get("detail", {}), "name": record["name"], "attempt": file.attempt, "time": at})
     events.sort(key=lambda event: event["time"])
-    return replace(usage_of(steps, samples, events), peaks_gib=peaks[max(peaks)] if peaks else {})
-
-
-def _peaks_in(record: Mapping[str, Any]) -> dict[str, float]:
-    values = record.get("values", {})
-    names = [name for name in (OBSERVED_PEAK, PREDICTED_PEAK) if isinstance(values.get(name), int | float)]
-    return {name: float(values[name]) for name in names}
+    last = peaks[max(peaks)] if peaks else {}
+    return replace(
+        usage_of(steps, samples, events),
+        observed_peak_gib=last.get(OBSERVED_PEAK),
+        predicted_peak_gib=last.get(PREDICTED_PEAK),
+    )
 
 
 def _step_in(file: JournalFile, record: Mapping[str, Any], at: float) -> Iterator[_Step]:

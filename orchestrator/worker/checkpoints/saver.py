@@ -33,6 +33,7 @@ from orchestrator.worker.checkpoints.staging import Staging
 from orchestrator.worker.checkpoints.store import CheckpointStore
 from orchestrator.worker.failure import kind_of, one_line
 from orchestrator.worker.inputs import Inputs
+from orchestrator.worker.optimizer import norm_of_weights
 from orchestrator.worker.precision import Precision
 from orchestrator.worker.progress import Progress
 from orchestrator.worker.pulse import Pulse
@@ -212,8 +213,7 @@ class Saver:
 
     def _tensors(self) -> dict[str, Any]:
         """What is saved. Raises TrainingError where weights are not finite: they must not outlive good ones."""
-        norm = torch.nn.utils.get_total_norm([weight.detach() for weight in self.model.parameters()]).item()
-        if not math.isfinite(norm):
+        if not math.isfinite(norm := norm_of_weights(self.model)):
             fix = "lower optimizer.lr, set optimizer.clip_norm, or look at the data before this step"
             raise TrainingError(Problem("checkpoint", f"the norm of the weights is {norm}: not saved", fix))
         more = {name: stateful.state_dict() for name, stateful in self.more.items()}

@@ -13,8 +13,6 @@ from dataclasses import asdict, dataclass, field
 from enum import Enum
 from typing import Any
 
-import torch
-
 from orchestrator.errors import NonFiniteError, Problem
 from orchestrator.tracking.events import PRECISION, TUNING
 from orchestrator.tuning.amp_law import (
@@ -29,6 +27,8 @@ from orchestrator.tuning.amp_law import (
 )
 from orchestrator.worker.course import Course
 from orchestrator.worker.inputs import Inputs
+from orchestrator.worker.optimizer import norm_of_weights
+from orchestrator.worker.precision import Precision
 from orchestrator.worker.tuning.compared import ComparedWindows
 from orchestrator.worker.tuning.devices import capability_of, has_bf16
 from orchestrator.worker.tuning.gradients import Comparison
@@ -63,7 +63,6 @@ class AmpTuner:
     """Call `stepped` after each step, on every rank."""
 
     course: Course
-    comparison: Comparison
     windows: ComparedWindows
     applies: bool
     """Whether a lower precision is tried, or only suggested: then the model is never called but to train it."""
@@ -89,7 +88,11 @@ class AmpTuner:
     @property
     def lower(self) -> Lower | None:
         """What the forward pass runs in, on trial or for good; None: as the recipe says."""
-        return self.comparison.precision.lower
+        return self._precision.lower
+
+    @property
+    def _precision(self) -> Precision:
+        return self.windows.comparison.precision
 
     @property
     def _kept(self) -> Lower | None:
@@ -98,7 +101,7 @@ class AmpTuner:
 
     @property
     def _now(self) -> str:
-        return self._kept or self.comparison.precision.name
+        return self._kept or self._precision.name
 
     def stepped(self, step: int, *, time_s: float, waited_s: float) -> None:
         """Take a step; where a window or a comparison ends with it, hear of all ranks and decide. A collective then."""
@@ -138,7 +141,7 @@ class AmpTuner:
         """The loader changes: what was measured before says nothing any more, and a trial is put off."""
         if self._phase is _Phase.VERIFY:
             self.course.hear_the_rest()
-            self.comparison.precision.use(self._kept)
+            self._precision.use(self._kept)
             self._tag(self._kept)
             self._phase = _Phase.MEASURE
         self._times.clear()
@@ -147,14 +150,13 @@ class AmpTuner:
         """Before a save, in a lower precision: all ranks have the same weights, so they find the same."""
         if self.lower is None:
             return
-        weights = [weight.detach() for weight in self.comparison.model.parameters()]
-        if not math.isfinite(norm := torch.nn.utils.get_total_norm(weights).item()):
+        if not math.isfinite(norm := norm_of_weights(self.windows.comparison.model)):
             raise NonFiniteError(Problem(f"step {self.course.progress.step}", f"the norm of the weights is {norm}"))
 
     def _look(self, step: int) -> None:
         """A window has enough steps on this rank; the slowest rank's step counts, and the least of their devices."""
         step_s, wait_s = self._times.mean()
-        device = self.comparison.precision.device
+        device = self._precision.device
         told = self.course.peers.gather([step_s, wait_s / step_s, float(capability_of(device))])
         step_s, wait_share = max(one[0] for one in told), max(one[1] for one in told)
         if not self._times.is_whole(step_s):
@@ -187,7 +189,7 @@ class AmpTuner:
 
     def _suggest(self, step: int, lower: Lower) -> None:
         self._phase = _Phase.END
-        if has_bf16(self.comparison.precision.device):
+        if has_bf16(self._precision.device):
             why = "steps wait for no data, and may be shorter; tuning.amp: auto compares the gradients, and tries it"
             self._tell(step, {"from": self._now, "to": lower, "why": why, "applied": False})
 
@@ -200,7 +202,7 @@ class AmpTuner:
 
     def _judge(self, step: int, worst: Agreement) -> None:
         """By the worst that any rank has seen."""
-        why = refusal(worst, self.comparison.layers[worst.layer])
+        why = refusal(worst, self.windows.comparison.layers[worst.layer])
         if not self._rungs:
             self._settle()
             if why is not None:
@@ -217,7 +219,7 @@ class AmpTuner:
         agree = f"gradients agree: cosine {worst.cosine:.5f}, loss within {worst.loss_gap:.2%}"
         self._tell(step, {**detail, "why": agree, "applied": True})
         self.course.save_due = True  # what is gone back to where a loss is no number
-        self.comparison.precision.use(self._rungs[0])
+        self._precision.use(self._rungs[0])
         self._tag(self._rungs[0])
         self._phase, self._times = _Phase.VERIFY, StepTimes(skips=_SKIPPED_STEPS)
 
@@ -232,19 +234,19 @@ class AmpTuner:
             self.course.hear_the_rest()
             why = f"{lower} gains {gain:.1%}, less than {LEAST_AMP_GAIN:.0%}: back to {self._now}"
             self._tell(step, {"from": lower, "to": self._now, "why": why, "gain": gain, "reverted": True})
-            self.comparison.precision.use(self._kept)
+            self._precision.use(self._kept)
             self._tag(self._kept)
         self._go_on()
 
     def _keep(self, lower: Lower | None) -> None:
         """From the next step on; a checkpoint has it."""
-        self.comparison.precision.use(lower)
+        self._precision.use(lower)
         self.course.progress.tuned_precision, self._num_kept_steps = lower, 0
 
     def _tag(self, lower: Lower | None) -> None:
         """The run's record says what the steps from here on are made in, on trial too."""
         if self.course.peers.world.rank == 0:
-            now = lower or self.comparison.precision.name
+            now = lower or self._precision.name
             self.course.journal.tags({TAG: f"{now} from step {self.course.progress.step}"})
 
     def _go_on(self) -> None:
@@ -261,7 +263,7 @@ class AmpTuner:
 
     def _guard(self, step: int) -> None:
         """Look again now and then: gradients change while a model learns. Raises NonFiniteError for a lost scale."""
-        scaler = self.comparison.precision.scaler
+        scaler = self._precision.scaler
         *_, every = _LOOKS_AGAIN_AFTER
         looks_at_scale = scaler.is_enabled() and self._num_kept_steps % _LOOKS_AT_SCALE_EVERY == 0
         if looks_at_scale and is_scale_lost(scaler.get_scale()):
@@ -288,7 +290,6 @@ def amp_tuner_of(
         return None
     return AmpTuner(
         course,
-        comparison,
         ComparedWindows(comparison, step, course),
         applies=mode == "auto",
         is_free=lambda: loader is None or not loader.is_searching,

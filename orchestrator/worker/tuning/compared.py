@@ -6,6 +6,7 @@ import contextlib
 import sys
 from collections.abc import Iterator
 from dataclasses import astuple, dataclass, field
+from functools import partial
 
 from orchestrator.pulse import Phase
 from orchestrator.tuning.amp_law import NOT_COMPUTED, Agreement, Lower
@@ -26,7 +27,6 @@ class ComparedWindows:
     comparison: Comparison
     window_step: WindowStep
     course: Course
-    _lower: Lower = field(default="bf16", init=False)
     _seen: list[Agreement] = field(default_factory=list, init=False)
     """By this rank."""
     _seen_at: int = field(default=-1, init=False)
@@ -35,9 +35,9 @@ class ComparedWindows:
 
     def begin(self, lower: Lower) -> None:
         """Compare `lower` with the recipe's precision in the next windows."""
-        self._lower, self._num_windows = lower, 0
+        self._num_windows = 0
         self._seen.clear()
-        self.window_step.around_micro_step = self._compared
+        self.window_step.around_micro_step = partial(self._compared, lower)
 
     def end(self) -> None:
         """Compare no more."""
@@ -60,16 +60,16 @@ class ComparedWindows:
         return max(all_seen, key=lambda one: one.badness)
 
     @contextlib.contextmanager
-    def _compared(self, batch: MicroBatch, step: int) -> Iterator[None]:
+    def _compared(self, lower: Lower, batch: MicroBatch, step: int) -> Iterator[None]:
         """Around a micro-step: before the first one of a window that has samples, compare."""
         if batch.num_samples and step != self._seen_at:
             self._seen_at = step
             try:
                 with self.window_step.pulse.during(Phase.START, learns=False):
-                    self._seen.append(self.comparison.agreement(batch, self._lower, self._weight_of(batch)))
+                    self._seen.append(self.comparison.agreement(batch, lower, self._weight_of(batch)))
             except Exception as error:
                 self._seen.append(NOT_COMPUTED)
-                print(f"orchestrate: step {step}: {self._lower}: {one_line(error)}", file=sys.stderr, flush=True)
+                print(f"orchestrate: step {step}: {lower}: {one_line(error)}", file=sys.stderr, flush=True)
         yield
 
     def _weight_of(self, batch: MicroBatch) -> float:

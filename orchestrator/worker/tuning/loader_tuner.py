@@ -29,7 +29,7 @@ from orchestrator.worker.data.loader import MicroBatches
 from orchestrator.worker.data.room import room_of
 from orchestrator.worker.failure import killed_loaders
 from orchestrator.worker.inputs import Inputs
-from orchestrator.worker.tuning.step_times import LEAST_STEPS, WINDOW_S, without_stalls
+from orchestrator.worker.tuning.step_times import StepTimes
 from orchestrator.worker.world import Peers
 
 METRIC = "tuning/loader_workers"
@@ -77,12 +77,8 @@ class LoaderTuner:
     keep: Callable[[Tuned], None] = lambda tuned: None
     """Keeps what was found for the next attempt. May raise OSError."""
     _state: State = field(init=False)
-    _steps: list[tuple[float, float]] = field(default_factory=list, init=False)
-    """Of each step in this window: seconds, and those of them that were a wait for data."""
+    _times: StepTimes = field(default_factory=lambda: StepTimes(wanted=_FIRST_LOOK_STEPS), init=False)
     _has_suggested: bool = field(default=False, init=False)
-    _skips: int = field(default=1, init=False)
-    """Steps that say nothing: the first one, in which processes start, and those fetched before the last switch."""
-    _looks_after: int = field(default=_FIRST_LOOK_STEPS, init=False)
     _switch_s: float = field(default=0.3, init=False)
     _own: tuple[float, float] = field(default=(0.0, 0.0), init=False)
     """Time, and what this process was on a core, at the window's beginning."""
@@ -94,24 +90,18 @@ class LoaderTuner:
         """Take a step; where a window ends with it, hear of all ranks and decide. A collective then."""
         if self._has_suggested:
             return
-        if self._skips:
-            self._skips -= 1
-            return
-        if not self._steps:
+        has_enough = self._times.add(time_s, waited_s)
+        if self._times.has_just_begun:
             self._begin_window()
-        self._steps.append((time_s, waited_s))
-        if len(self._steps) < self._looks_after:
+        if not has_enough:
             return
         window, limits, is_unclear = self._told_by_all(num_micro_steps)
-        whole = max(LEAST_STEPS, _STEPS_A_WORKER * self._state.workers, math.ceil(WINDOW_S / window.step_s))
+        is_whole = self._times.is_whole(window.step_s, at_least=_STEPS_A_WORKER * self._state.workers)
         is_plain = self._state.phase is Phase.MEASURE and window.wait_share >= _MOST_WAIT_SHARE
         if is_unclear:
-            self._steps.clear()
-        elif len(self._steps) < whole and not is_plain:
-            self._looks_after = whole
-        else:
-            self._steps.clear()
-            self._looks_after = _FIRST_LOOK_STEPS
+            self._times.clear()
+        elif is_whole or is_plain:
+            self._times.clear()
             self._decide(step, window, limits, num_micro_steps)
 
     @property
@@ -122,7 +112,7 @@ class LoaderTuner:
     def follow(self, batches: LiveBatches) -> None:
         """Go on with another stream of the same run, with as many processes as were found to be right."""
         self.batches = batches
-        self._steps.clear()
+        self._times.clear()
         if batches.workers != self._state.workers and self.applies:
             self._switch(self._state.workers)
 
@@ -158,7 +148,7 @@ class LoaderTuner:
         return window, limits, any(one.is_unclear for one in seen)
 
     def _seen(self, num_micro_steps: int) -> _Seen:
-        step_s, wait_s = (statistics.fmean(numbers) for numbers in zip(*without_stalls(self._steps), strict=True))
+        step_s, wait_s = self._times.mean()
         costs, (began_at, ran_s) = self.batches.costs or [FetchCost(0.0, 0.0, 0.0)], self._own
         run_s, queue_s, other_s = (num_micro_steps * statistics.fmean(each) for each in zip(*costs, strict=True))
         own = (time.process_time() - ran_s) / max(time.perf_counter() - began_at, 1e-9)
@@ -166,7 +156,7 @@ class LoaderTuner:
             own -= run_s / step_s
         return _Seen(
             step_s=step_s,
-            wait_s=min(wait_s, step_s),
+            wait_s=wait_s,
             run_s=run_s,
             queue_s=queue_s,
             other_s=other_s,
@@ -198,7 +188,8 @@ class LoaderTuner:
         if decision is not None:
             self._tell(step, before, window, decision)
             self._switch(decision.workers)
-            self._skips = math.ceil((before.workers + decision.workers) * self.prefetch / num_micro_steps) + 1
+            from_before = math.ceil((before.workers + decision.workers) * self.prefetch / num_micro_steps)
+            self._times = StepTimes(skips=from_before + 1, wanted=_FIRST_LOOK_STEPS)
 
     def _switch(self, workers: int) -> None:
         """On this rank; one that cannot have so many processes keeps those that it has, and says so next time."""

@@ -19,9 +19,19 @@ class StepTimes:
 
     skips: int = 1
     """Steps that say nothing, at first."""
+    wanted: int = field(default_factory=lambda: LEAST_STEPS)
+    """Steps after which to look whether they are enough."""
     _steps: list[tuple[float, float]] = field(default_factory=list, init=False)
     """Seconds, and those of them that were a wait for data."""
-    _enough: int = field(default_factory=lambda: LEAST_STEPS, init=False)
+    _enough: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._enough = self.wanted
+
+    @property
+    def has_just_begun(self) -> bool:
+        """Whether the window has its first step and no more."""
+        return len(self._steps) == 1
 
     def add(self, time_s: float, waited_s: float) -> bool:
         """Take a step; whether there are as many as were wanted."""
@@ -31,9 +41,9 @@ class StepTimes:
         self._steps.append((time_s, waited_s))
         return len(self._steps) >= self._enough
 
-    def is_whole(self, step_s: float) -> bool:
+    def is_whole(self, step_s: float, *, at_least: int = 0) -> bool:
         """Whether these are enough for steps that take `step_s`, on the slowest rank; else more are wanted."""
-        self._enough = max(LEAST_STEPS, math.ceil(WINDOW_S / step_s))
+        self._enough = max(LEAST_STEPS, at_least, math.ceil(WINDOW_S / step_s))
         return len(self._steps) >= self._enough
 
     def mean(self) -> tuple[float, float]:
@@ -44,7 +54,7 @@ class StepTimes:
     def clear(self) -> None:
         """Begin the next window."""
         self._steps.clear()
-        self._enough = LEAST_STEPS
+        self._enough = self.wanted
 
 
 def without_stalls(steps: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
