@@ -23,8 +23,10 @@ from orchestrator.plan.plan import make_plan, plan_from_json, plan_to_json
 from orchestrator.recipe.read import recipe_from_stored
 from orchestrator.run_dir import AttemptDir, RunDir
 from orchestrator.tracking.journal import read_journal_dir
+from tests.support.nursery import ForkedRank, nursery
 
 ROOT = Path(__file__).parents[2]
+Rank = subprocess.Popen[bytes] | ForkedRank
 
 
 def make_run(folder: Path, recipe: Mapping[str, Any], code: Path) -> RunDir:
@@ -59,7 +61,7 @@ class RunningWorld:
 
     run: RunDir
     attempt: AttemptDir
-    ranks: list[subprocess.Popen[bytes]]
+    ranks: list[Rank]
 
     def wait(self, timeout_s: float = 120) -> list[int]:
         """The exit codes, by rank."""
@@ -71,7 +73,7 @@ class RunningWorld:
         while max(metrics_of(self.run, "train/loss", attempt=self.attempt.number), default=0) < step:
             assert time.monotonic() < give_up_at, self.log()
             assert any(rank.poll() is None for rank in self.ranks), self.log()
-            time.sleep(0.02)
+            time.sleep(0.05)
 
     def signal(self, number: signal.Signals, *, rank: int) -> None:
         self.ranks[rank].send_signal(number)
@@ -87,6 +89,7 @@ def world_of(
     world_size: int,
     *,
     num_nodes: int = 1,
+    is_anew: bool = False,
     told: Mapping[str, Any] = {},
     of_rank: Mapping[int, Mapping[str, str]] = {},
     **env: str,
@@ -94,7 +97,8 @@ def world_of(
     """Start the next attempt of `run` with `world_size` ranks, which are `told` more in launch.json; what still runs at
     the end of the block is killed.
 
-    They are shared by `num_nodes` pretend nodes of this machine. `of_rank` has more variables for some of them.
+    They are shared by `num_nodes` pretend nodes of this machine. `of_rank` has more variables for some of them. With
+    `is_anew` each is a program that loads torch itself: where that, its memory or its variables of torch matter.
     """
     attempt = add_attempt(run, world_size, num_nodes, **told)
     port = free_port()
@@ -102,7 +106,7 @@ def world_of(
     try:
         for rank in range(world_size):
             variables = {**node_of(rank, world_size // num_nodes), **env, **of_rank.get(rank, {})}
-            world.ranks.append(start_rank(run, attempt, rank, world_size, port, variables))
+            world.ranks.append(start_rank(run, attempt, rank, world_size, port, variables, is_anew=is_anew))
         yield world
     finally:
         for process in world.ranks:
@@ -116,15 +120,19 @@ def node_of(rank: int, share: int) -> dict[str, str]:
 
 
 def start_rank(
-    run: RunDir, attempt: AttemptDir, rank: int, world_size: int, port: int, env: Mapping[str, str]
-) -> subprocess.Popen[bytes]:
+    run: RunDir,
+    attempt: AttemptDir,
+    rank: int,
+    world_size: int,
+    port: int,
+    env: Mapping[str, str],
+    *,
+    is_anew: bool,
+) -> Rank:
     """One rank in a process group of its own, its output in its log: the worker, or the recipe's own command."""
     recipe = recipe_from_stored(run.recipe.read_text(), str(run.recipe))
-    if recipe.command:
-        command, cwd = [sys.executable, *recipe.command], run.snapshot_recipe
-    else:
-        command, cwd = [sys.executable, "-m", "orchestrator.worker", str(run.path), str(attempt.number)], ROOT
     variables = {
+        **os.environ,
         "RANK": str(rank),
         "WORLD_SIZE": str(world_size),
         "MASTER_ADDR": "127.0.0.1",
@@ -132,11 +140,18 @@ def start_rank(
         "OMP_NUM_THREADS": "1",
         "ORCHESTRATE_ATTEMPT_DIR": str(attempt.path),
         "PYTHONPATH": str(ROOT),
+        **env,
     }
+    if not recipe.command and not is_anew:
+        return nursery().start(run.path, attempt.number, variables, attempt.rank_log(rank))
+    if recipe.command:
+        command, cwd = [sys.executable, *recipe.command], run.snapshot_recipe
+    else:
+        command, cwd = [sys.executable, "-m", "orchestrator.worker", str(run.path), str(attempt.number)], ROOT
     with attempt.rank_log(rank).open("ab") as log:
         return subprocess.Popen(
             command,
-            env={**os.environ, **variables, **env},
+            env=variables,
             cwd=cwd,
             stdin=subprocess.DEVNULL,
             stdout=log,
@@ -145,9 +160,9 @@ def start_rank(
         )
 
 
-def run_world(run: RunDir, world_size: int, **env: str) -> AttemptDir:
+def run_world(run: RunDir, world_size: int, *, is_anew: bool = False, **env: str) -> AttemptDir:
     """Run the next attempt to its end; every rank must end with status 0."""
-    with world_of(run, world_size, **env) as world:
+    with world_of(run, world_size, is_anew=is_anew, **env) as world:
         codes = world.wait()
         assert codes == [0] * world_size, world.log()
         return world.attempt

@@ -82,7 +82,7 @@ def test_one_rank_and_two_train_to_the_losses_of_the_eager_model(
     expected = trained(tmp_path / "eager", SHORT)
     for world_size in (2, 1):
         run = make_run(tmp_path / f"{world_size}", recipe(SHORT, compile=True), CODE)
-        attempt = run_world(run, world_size, TMPDIR=str(temporary), TORCH_LOGS="recompiles")
+        attempt = run_world(run, world_size, is_anew=True, TMPDIR=str(temporary), TORCH_LOGS="recompiles")
         assert_same(run, expected)
         for rank in range(world_size):
             log = attempt.rank_log(rank).read_text()
@@ -169,7 +169,7 @@ def test_forward_and_backward_are_compiled_in_the_call_where_no_signal_reaches_a
 
 def test_a_node_without_a_compiler_is_told_in_one_line(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", recipe(SHORT, compile=True), CODE)
-    with world_of(run, 1, CXX=str(tmp_path / "g++"), TMPDIR=str(tmp_path)) as world:
+    with world_of(run, 1, is_anew=True, CXX=str(tmp_path / "g++"), TMPDIR=str(tmp_path)) as world:
         assert world.wait() == [1]
     message = failure_of(world.attempt)["message"]
     assert re.fullmatch(r"compile: there is no C\+\+ compiler on \S+, and torch.compile needs one \(.*\)", message)

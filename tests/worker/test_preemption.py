@@ -71,7 +71,7 @@ def flip_a_bit(path: Path) -> None:
 
 
 def test_a_signal_before_the_first_step_leaves_the_initial_state(run: RunDir) -> None:
-    with world_of(run, 2) as world:
+    with world_of(run, 2, is_anew=True) as world:
         wait_for(lambda: handles_signal(world.ranks[0].pid, signal.SIGUSR2))
         world.signal(signal.SIGUSR2, rank=0)
         assert world.wait() == [0, 0], world.log()
