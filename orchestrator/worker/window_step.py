@@ -15,7 +15,7 @@ from orchestrator.worker.data.datasets import MicroBatch
 from orchestrator.worker.intake import Intake
 from orchestrator.worker.loss import Objective, backward_weight
 from orchestrator.worker.memory_watch import MemoryWatch
-from orchestrator.worker.optimizer import clip_gradients, forget_gradients, set_lr
+from orchestrator.worker.optimizer import clip_gradients, forget_gradients, set_lr, update_weights
 from orchestrator.worker.own_time import OwnTime
 from orchestrator.worker.precision import Precision, call_model
 from orchestrator.worker.pulse import Pulse
@@ -169,7 +169,10 @@ class WindowStep:
             self.scaler.unscale_(self.optimizer)
             norm = clip_gradients(self.optimizer, self.clip_norm)
         self.settled.unsettle()
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
+        if self.scaler.is_enabled():
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+        else:
+            update_weights(self.optimizer)
         forget_gradients(self.optimizer)
         return norm

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from orchestrator.errors import RecipeError
 from orchestrator.plan.learning_rate import RMSPROP_ALPHA
 from orchestrator.recipe.schema import Optimizer
-from orchestrator.worker.optimizer import clip_gradients, make_optimizer, set_lr
+from orchestrator.worker.optimizer import clip_gradients, make_optimizer, set_lr, update_weights
 from orchestrator.worker.targets import UserCode
 from tests.support.worlds import make_run, metrics_of, run_world
 from tests.worker.recipes import CODE, POINTS, recipe
@@ -134,3 +136,52 @@ def test_two_ranks_train_as_one_does_whatever_the_optimizer(tmp_path: Path, name
         losses.append(metrics_of(run, "train/loss"))
     assert len(losses[0]) == 6
     assert losses[1] == pytest.approx(losses[0], rel=1e-12)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_update_is_bit_for_bit_what_a_step_makes_of_the_weights(name: str) -> None:
+    weights = []
+    for update in (lambda optimizer: optimizer.step(), update_weights):
+        parameter = torch.nn.Parameter(torch.arange(1.0, 7.0).reshape(2, 3))
+        optimizer = made([parameter], name=name)
+        for step in range(3):
+            parameter.grad = torch.full((2, 3), 0.1 * (step + 1))
+            update(optimizer)
+        weights.append(parameter.detach())
+    assert torch.equal(*weights) and not torch.equal(weights[0], torch.arange(1.0, 7.0).reshape(2, 3))
+
+
+def test_an_update_is_told_to_hooks_and_to_a_profiler() -> None:
+    told: list[str] = []
+    parameter = torch.nn.Parameter(torch.ones(2))
+    parameter.grad = torch.ones(2)
+    optimizer = made([parameter], name="sgd")
+    for register, which in ((optimizer.register_step_pre_hook, "own"), (register_optimizer_step_post_hook, "of all")):
+        handle = register(lambda *_, which=which: told.append(which))  # type: ignore[operator]
+        update_weights(optimizer)
+        handle.remove()
+        update_weights(optimizer)
+    assert told == ["own", "of all"]
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
+        update_weights(optimizer)
+    assert "Optimizer.step#SGD.step" in {event.key for event in profiler.key_averages()}
+
+
+def test_an_update_calls_a_step_of_ones_own_and_what_a_schedule_has_put_around_it() -> None:
+    class Twice(torch.optim.SGD):
+        @torch.no_grad()
+        def step(self, closure: Any = None) -> None:
+            super().step(closure)
+            super().step(closure)
+
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    parameter.grad = torch.ones(1)
+    optimizer = Twice([parameter], lr=1.0)
+    update_weights(optimizer)
+    assert parameter.item() == -2
+    schedule = torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
+    update_weights(optimizer)
+    assert parameter.item() == -4
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        schedule.step()  # torch warns where no step came before it
