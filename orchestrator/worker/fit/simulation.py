@@ -14,7 +14,7 @@ from functools import cached_property
 from typing import Any, Literal, cast
 
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.distributed._tools.mem_tracker import MemTracker
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -40,8 +40,8 @@ class TotalTracker(MemTracker):  # type: ignore[no-untyped-call]
         self.track_external(*held)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is torch.ops.prim.device.default:  # two calls of three, and none makes a tensor
-            return func(*args)
+        if func is torch.ops.prim.device.default and isinstance(args[0], FakeTensor):  # two calls of three
+            return args[0].fake_device
         return super().__torch_dispatch__(func, types, args, kwargs)  # type: ignore[no-untyped-call]
 
     @classmethod
