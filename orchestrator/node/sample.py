@@ -15,7 +15,7 @@ from orchestrator.talk import tell
 from orchestrator.tracking.journal import Journal
 
 FIRST_SAMPLE_S = 1.0
-SAMPLE_S = 5.0
+SAMPLE_S = 10.0
 _LEAST_S = 0.5
 """No rates over less time than this: the kernel counts CPU time in ticks of 10 ms."""
 
