@@ -28,7 +28,7 @@ imports:
 	$(BIN)/lint-imports --no-cache
 
 # In two halves side by side: runs as a person makes them, on the lab and here, their output at the end; and all else.
-# What is timed runs alone, afterwards; the contest with other loops is for `make bench`, on a quiet machine.
+# What is timed runs alone, afterwards; contests with what others do are for `make bench`, on a quiet machine.
 WHOLE_RUNS = tests/slurm tests/cli
 
 test:

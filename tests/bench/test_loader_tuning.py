@@ -24,7 +24,7 @@ from orchestrator.worker.world import Peers, World
 from tests.support.worlds import make_run
 from tests.worker.recipes import CODE, POINTS, recipe
 
-pytestmark = pytest.mark.bench
+pytestmark = [pytest.mark.bench, pytest.mark.contest]
 
 CPU = torch.device("cpu")
 ITEMS, COMPUTE_S = 8, 0.012

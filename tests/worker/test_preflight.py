@@ -36,7 +36,7 @@ def ends_failed(
     `file_limits`: the ranks that can write no file of more than a megabyte.
     """
     run = make_run(folder / "run", wanted, CODE)
-    with world_of(run, 3, num_nodes=3, of_rank={1: of_second}) as world:
+    with world_of(run, 3, num_nodes=3, is_anew="LD_PRELOAD" in of_second, of_rank={1: of_second}) as world:
         for rank in file_limits:
             resource.prlimit(world.ranks[rank].pid, resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
         assert world.wait() == [1, 1, 1], world.log()

