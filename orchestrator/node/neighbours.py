@@ -22,11 +22,13 @@ class Neighbours:
         self._heard: dict[Path, tuple[Any, float]] = {}
 
     def hangs(self) -> tuple[Hang, ...] | None:
-        """Of each other node that is silent the rank that it names; None while a rank is at work on one of them."""
+        """Of each other node that is silent, or has ended by that, the rank that it names; None while a rank is at work
+        on one of them."""
         found = []
         for file in self._files:
             told = _read(file)
             if told.get("state") == "ended":
+                found += [Hang(**told["hang"])] if told.get("hang") else []
                 continue
             if told.get("silent"):
                 found.append(Hang(**told["silent"]))

@@ -75,6 +75,7 @@ class Watch:
         """The first of this node's ranks to hang, as its file says it."""
         self._all_silent_since_s: float | None = None
         self._stacks: dict[int, str] | None = None
+        """Those kept, by rank. Kept once: by a second look, a node that has ended may have let the others go on."""
 
     def finds_hang(self) -> bool:
         """Whether this node's ranks are to be ended because of a hang; the node's file says it by then.
@@ -99,7 +100,7 @@ class Watch:
                 stacks = {hang.rank: hang.stack for hang in self._keep_stacks(own)}
                 self._tell(replace(self._told, stack=stacks.get(self._told.rank)))
             return False
-        hang = first_to_hang(self._keep_stacks(own))
+        hang = first_to_hang(own if self._stacks is not None else self._keep_stacks(own))
         self._file.try_write(hang=hang.as_json())
         tell(f"supervisor: {_in_words(hang)}")
         return True

@@ -13,8 +13,9 @@ import pytest
 
 from orchestrator.files import make_private_dir, read_json
 from tests.job import trained
-from tests.job.runs import Driver, driver_on, is_alive, wait_for
+from tests.job.runs import Driver, driver_on
 from tests.job.trained import make_run
+from tests.support.waiting import is_alive, wait_for
 from tests.support.worlds import metrics_of
 from tests.worker.recipes import POINTS, recipe
 from tests.worker.test_session import LOOP
@@ -77,7 +78,8 @@ def test_a_rank_that_is_stopped_is_named_and_shown_though_the_other_waits_for_it
     assert stack.startswith("rank 1 gave no sign of life for") and "it is stopped" in stack.partition("\n")[0]
     assert "worker/train" in stack
     waiting = driver.attempt.stack(0).read_text()
-    assert "backward" in waiting or "_receive" in waiting, "rank 0 waits for what rank 1 would have told it"
+    waits = ("_engine_run_backward", "Reports._receive", "Peers.gather")
+    assert any(place in waiting for place in waits), f"rank 0 waits for rank 1, but stands in {waiting}"
     node = read_json(next(driver.attempt.path.glob("node-*.json")))
     assert (node["state"], node["exit_code"], node["hang"]["rank"]) == ("ended", -9, 1)
 
@@ -95,7 +97,8 @@ def test_a_rank_of_another_node_is_named_and_without_py_spy_it_shows_itself(tmp_
     assert "most recent call first" in stack and "worker/train.py" in stack
     assert "most recent call first" in driver.attempt.stack(0).read_text()
     first, second = (read_json(driver.attempt.node(name)) for name in names)
-    assert (first["hang"], first["asked"]) == (None, "SIGTERM") and second["hang"]["is_held"]
+    assert first["hang"] is None and second["hang"]["is_held"]
+    assert first["asked"] == "SIGTERM" or first["exit_code"] == 1, "it was told, or its rank was gone before"
 
 
 STUCK_LOOP = LOOP.replace(

@@ -18,8 +18,8 @@ from orchestrator.node import neighbours, watch
 from orchestrator.node.launch import NodeLaunch
 from orchestrator.node.watch import Watch, pulses
 from orchestrator.run_dir import AttemptDir, RunDir
-from tests.job.runs import wait_for
 from tests.node.silent import rank_process
+from tests.support.waiting import wait_for
 
 LAUNCH = NodeLaunch(
     attempt=0,
@@ -70,8 +70,20 @@ def told(attempt: AttemptDir) -> dict[str, Any]:
     return found or {"hang": None, "silent": None}
 
 
-def others_say(attempt: AttemptDir, silent: Hang | None, *, state: str = "running", heartbeat_at: float = 1.0) -> None:
-    record = {"state": state, "silent": silent and silent.as_json(), "heartbeat_at": heartbeat_at}
+def others_say(
+    attempt: AttemptDir,
+    silent: Hang | None,
+    *,
+    state: str = "running",
+    hang: Hang | None = None,
+    heartbeat_at: float = 1.0,
+) -> None:
+    record = {
+        "state": state,
+        "silent": silent and silent.as_json(),
+        "hang": hang and hang.as_json(),
+        "heartbeat_at": heartbeat_at,
+    }
     write_json(attempt.node("node1"), record)
 
 
@@ -167,7 +179,29 @@ def test_whoever_waits_for_a_rank_of_another_node_lets_that_one_speak_and_speaks
         began = time.monotonic()
         assert not finds_hang(watching, for_s=1.0)
         assert told(attempt)["silent"]["stack"] and told(attempt)["hang"] is None, "its stacks are there already"
+        for rank in (2, 3):
+            attempt.stack(rank).write_text("as it stood")
         assert finds_hang(watching, for_s=20) and time.monotonic() - began >= 2.0
+    assert told(attempt)["hang"]["stack"]
+    assert [attempt.stack(rank).read_text() for rank in (2, 3)] == ["as it stood"] * 2
+
+
+def test_a_node_that_ends_because_of_a_hang_does_not_make_the_others_look_again(
+    attempt: AttemptDir, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their ranks are on from where they waited: its end let them go. They are told to end, and end by themselves only
+    where nobody tells them."""
+    monkeypatch.setattr(watch, "_OTHERS_FIRST_S", 6.0)
+    others_say(attempt, replace(WAITS, is_held=True))
+    with rank_process(folder, 2), rank_process(folder, 3):
+        watching = watch_over(BESIDE, attempt, folder)
+        wait_for(lambda: watching.finds_hang() or (told(attempt)["silent"] or {}).get("stack"))
+        for rank in (2, 3):
+            attempt.stack(rank).write_text("as it stood")
+        others_say(attempt, None, state="ended", hang=replace(WAITS, is_held=True))
+        assert not finds_hang(watching, for_s=1.0)
+        assert finds_hang(watching, for_s=20)
+    assert [attempt.stack(rank).read_text() for rank in (2, 3)] == ["as it stood"] * 2
 
 
 def test_nodes_that_fell_silent_together_agree_on_who_speaks_last(
