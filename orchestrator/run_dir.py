@@ -17,6 +17,7 @@ PULSE_VARIABLE = "ORCHESTRATE_PULSE_DIR"
 """The variable that tells every rank where on its machine it leaves its signs of life; see `pulse`."""
 
 _ATTEMPT = re.compile(r"\d{3,}")
+_CHECKPOINT = re.compile(r"step-(\d{8,})")
 
 
 @dataclass(frozen=True)
@@ -228,13 +229,13 @@ class RunDir:
         A command without a session `saves_itself`, nobody knows where: it is taken to have done so.
         """
         planned = [attempt for attempt in self.all_attempts() if attempt.plan.is_file()]
-        has_checkpoint = saves_itself or any(self.checkpoints.glob("step-*/COMMIT"))
+        has_checkpoint = saves_itself or self.newest_checkpoint_step() is not None
         return planned[-1] if planned and has_checkpoint else None
 
     def newest_checkpoint_step(self) -> int | None:
         """The step of the newest checkpoint that is complete; whether it is sound is seen when it is loaded."""
-        committed = self.checkpoints.glob("step-*/COMMIT")
-        return max((int(path.parent.name.partition("-")[2]) for path in committed), default=None)
+        names = (_CHECKPOINT.fullmatch(path.parent.name) for path in self.checkpoints.glob("step-*/COMMIT"))
+        return max((int(name[1]) for name in names if name), default=None)
 
     def last_attempt(self) -> AttemptDir | None:
         return max(self.all_attempts(), key=lambda attempt: attempt.number, default=None)

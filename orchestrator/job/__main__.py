@@ -50,7 +50,7 @@ def drive(run: RunDir, *, forwarder: Sequence[str]) -> int:
         attempt = _ended(run, attempt, replace(verdict, left_out=move.without), move)
     if not tracker.drain():
         tell("driver: MLflow has not got everything; `orchestrate sync` brings the rest")
-    return 0 if verdict.outcome in ("done", "stopped") or verdict.successor else FAILED
+    return 0 if verdict.outcome in ("done", "stopped") else FAILED
 
 
 def _ended(run: RunDir, attempt: AttemptDir, verdict: Verdict, move: Move) -> AttemptDir | None:
@@ -110,7 +110,7 @@ def _verdict_on(
         if not attempt.path.is_dir():
             what = "was removed while the run was at work"
             raise RunError(Problem(str(run.path), what, "submit the recipe anew")) from None
-        traceback.print_exc()
+        tell(traceback.format_exc())
         if not isinstance(error, OSError):
             around = Circumstances(resumes=False)
         verdict = Verdict("failed", f"a bug in the driver: {type(error).__name__}: {error}")

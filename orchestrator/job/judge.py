@@ -160,7 +160,7 @@ def _hang(evidence: Evidence) -> _Finding | None:
     hang = first_to_hang(hang for node in evidence.nodes if (hang := node.hang or node.silent))
     shown = f", see {hang.stack}" if hang.stack else ""
     what = f" gave no sign of life for {hang.silent_s:.0f} s in its {hang.phase}{shown}"
-    has_begun = hang.step or hang.phase != "start"
+    has_begun = hang.step or hang.phase not in ("start", "preflight")
     return replace(_of_rank(evidence, hang.rank, "hung", what), step=hang.step + 1 if has_begun else None)
 
 

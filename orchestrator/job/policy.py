@@ -33,7 +33,7 @@ or are an end that somebody wanted."""
 _INTERRUPTED: Mapping[Cause, str] = {"preempted": "preempted", "time_limit": "its time was up"}
 _BEFORE_ANY_RANK: frozenset[Cause] = frozenset({"launch", "failed_check"})
 _SUSPECT_AT_ONCE: frozenset[Cause] = frozenset({"node_lost", "failed_check"})
-_SUSPECT_WHEN_REPEATED: frozenset[Cause] = frozenset({"killed", "hung", "host_memory"})
+_SUSPECT_WHEN_REPEATED: frozenset[Cause] = frozenset({"killed", "hung"})
 
 _MORE_ROOM_IN_SESSION = "torch.utils.checkpoint in the script, shorter samples or GPUs with more memory"
 _AGAIN = "started again from the newest checkpoint"

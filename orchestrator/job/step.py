@@ -106,6 +106,8 @@ class SrunStep:
         self._reader = attempt.srun_log.open(errors="replace")
 
     def poll(self) -> int | None:
+        """The end is asked for first, so that all srun has said is read by then."""
+        exit_code = self._srun.poll()
         with contextlib.suppress(OSError):
             if told := self._reader.read():
                 self._failed_nodes += _NODE_FAILURE.findall(told)
@@ -113,7 +115,7 @@ class SrunStep:
                 tell(told.rstrip("\n"))
         if self._asked is not None and time.monotonic() >= self._asked[1] and self._pass_on(self._asked[0]):
             self._asked = None
-        return self._srun.poll()
+        return exit_code
 
     def signal(self, number: Signals) -> None:
         """Pass the signal on, a moment later: Slurm signals the nodes too when it ends a job, and once is enough."""

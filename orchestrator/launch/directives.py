@@ -6,7 +6,7 @@ import re
 
 from orchestrator.errors import Problem, RecipeError
 
-_ALLOWED = re.compile(r"[A-Za-z0-9_./][A-Za-z0-9_.,:/@%+=&|\[\]*-]{0,999}")
+_ALLOWED = re.compile(r"[A-Za-z0-9_./(\[][A-Za-z0-9_.,:/@%+=&|()\[\]*-]{0,999}")
 
 
 def allowed(option: str, value: str) -> str:

@@ -18,7 +18,8 @@ from orchestrator.talk import tell
 _LATE_S = 2 * HEARTBEAT_S
 _WAS_STOPPED_S = 10.0
 _LOOK_S = 0.5
-_TAKES_OVER_S = 600.0
+_TAKES_OVER_S = 900.0
+"""Enough to ask for the successor, and then for this job's end, as long as each is tried."""
 _ASKS_AT_RANK = 1
 """The supervisor that asks Slurm about the driver's node: one for all."""
 _ASK_AGAIN_S = 1.0
@@ -78,7 +79,10 @@ class Deputy:
         """Put the run back in the queue and end this job; several supervisors may try, and one does it."""
         command = (sys.executable, "-m", "orchestrator.job.takeover", str(self._run.path), str(self._attempt.number))
         tell("supervisor: the driver is silent: taking over")
-        subprocess.run(command, env=dict(os.environ), stdin=subprocess.DEVNULL, timeout=_TAKES_OVER_S, check=False)
+        try:
+            subprocess.run(command, env=dict(os.environ), stdin=subprocess.DEVNULL, timeout=_TAKES_OVER_S, check=False)
+        except subprocess.TimeoutExpired:
+            tell(f"supervisor: given up after {_TAKES_OVER_S:g} s; `orchestrate resume` goes on with this run")
 
     def _silent_for_s(self) -> float:
         """One that has not looked for a while was stopped itself, by `scontrol suspend` say, as the driver was."""

@@ -421,3 +421,10 @@ def test_a_full_disk_explains_an_end_without_words(errors: tuple[RankError, ...]
     verdict = judge(evidence, lambda rank: "")
     assert (verdict.outcome, verdict.cause) == ("failed", cause)
     assert cause != "disk_full" or verdict.reason.endswith("cannot be written any more: No space left on device")
+
+
+@pytest.mark.parametrize(("phase", "failed_step"), [("start", None), ("preflight", None), ("step", 1)])
+def test_a_rank_that_hangs_before_its_first_step_failed_at_none(phase: str, failed_step: int | None) -> None:
+    nodes = (replace(ENDED[0], hang=Hang(0, phase, 5.0)), ENDED[1])
+    verdict = judge(replace(TWO_BY_TWO, nodes=nodes), lambda rank: "")
+    assert (verdict.cause, verdict.failed_step) == ("hung", failed_step)

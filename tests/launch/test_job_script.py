@@ -105,6 +105,11 @@ def test_text_that_a_shell_or_sbatch_could_take_for_more_is_never_a_resource(val
         Resources(partition=value)
 
 
+@pytest.mark.parametrize("constraint", ["ib&a100", "(a100|h100)&ib", "[rack1|rack2]", "[rack1*2&rack2*4]"])
+def test_a_constraint_is_handed_on_in_every_form_that_slurm_knows(constraint: str) -> None:
+    assert f"#SBATCH --constraint={constraint}\n" in script({"constraint": constraint}, SITE)
+
+
 @pytest.mark.parametrize(
     ("request_form", "directive"), [("gres", "--gres=gpu:4"), ("gpus-per-node", "--gpus-per-node=4")]
 )
