@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from tests.slurm.slurm_lab import skip_or_fail
 from tests.support.last_words import last_words
+from tests.support.needed import skip_or_fail
 
 settings.register_profile("orchestrate", deadline=None)  # a busy machine is slow; what is timed stands in tests/bench
 settings.load_profile("orchestrate")

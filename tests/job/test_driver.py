@@ -12,7 +12,8 @@ from pathlib import Path
 from orchestrator.files import read_json, write_atomically, write_json
 from orchestrator.run_dir import RunDir
 from orchestrator.tracking.journal import read_journal_dir
-from tests.job.runs import Driver, driver_on, is_alive, make_run, wait_for
+from tests.job.runs import Driver, driver_on, make_run
+from tests.support.waiting import is_alive, wait_for
 
 TELL_WORLD = """
 import os

@@ -11,8 +11,9 @@ from orchestrator.files import read_json
 from orchestrator.recipe.memory_limit import VARIABLE
 from orchestrator.run_dir import RunDir
 from orchestrator.submit.runs import status_of
-from tests.job.runs import driver_on, wait_for
+from tests.job.runs import driver_on
 from tests.job.trained import make_run
+from tests.support.waiting import wait_for
 from tests.support.worlds import metrics_of, run_world, sample_ids_of
 from tests.worker.recipes import POINTS, recipe
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from orchestrator.files import read_json
-from tests.job.runs import driver_on, wait_for
+from tests.job.runs import driver_on
 from tests.job.trained import make_run
+from tests.support.waiting import wait_for
 from tests.support.worlds import events_of
 from tests.worker.recipes import POINTS, recipe
 

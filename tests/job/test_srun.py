@@ -13,8 +13,9 @@ from orchestrator.cluster import Allocation, Cluster
 from orchestrator.files import read_json
 from orchestrator.job.step import srun_command
 from orchestrator.run_dir import RunDir
-from tests.job.runs import driver_on, make_run, wait_for
+from tests.job.runs import driver_on, make_run
 from tests.job.test_driver import SAVE_WHEN_ASKED, TELL_WORLD, pids_of_ready_ranks
+from tests.support.waiting import wait_for
 
 SITE = Cluster(name="site", scheduler="slurm", accelerator="cpu")
 

@@ -12,9 +12,9 @@ from orchestrator.heartbeat import Heartbeat
 from orchestrator.node.deputy import Deputy
 from orchestrator.node.launch import node_launch
 from orchestrator.run_dir import RunDir
-from tests.job.runs import wait_for
 from tests.node.test_launch import LAUNCH
 from tests.support.fake_slurm import FakeSlurm
+from tests.support.waiting import wait_for
 
 
 class Clock:

@@ -15,8 +15,8 @@ import pytest
 
 from orchestrator.node import gpu_sampler
 from orchestrator.tracking.journal import read_journal_dir
-from tests.job.runs import wait_for
 from tests.support.fake_driver import DRIVER_NOT_LOADED, GPU_IS_LOST, NOT_SUPPORTED, FakeDriver
+from tests.support.waiting import wait_for
 
 SUPERVISOR = """
 import sys

@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 from orchestrator.processes import handles_signal
-from tests.job.runs import is_alive, wait_for
+from tests.support.waiting import is_alive, wait_for
 
 PARENT = """
 import os, sys, time

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.job.runs import wait_for
 from tests.slurm.faults import SLOW
-from tests.slurm.slurm_lab import SlurmLab, skip_or_fail
+from tests.slurm.slurm_lab import SlurmLab
 from tests.support.command_line import run_to_its_end
+from tests.support.needed import skip_or_fail
+from tests.support.waiting import wait_for
 
 _HERE = Path(__file__).parent
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from tests.job.runs import wait_for
 from tests.slurm.slurm_lab import SlurmLab
 from tests.slurm.test_runs import Run, shaped, submit
 from tests.support.command_line import RECIPES
 from tests.support.tracked import losses, metric_rows, records
+from tests.support.waiting import wait_for
 
 SLOW = RECIPES / "slow.yaml"
 STEPS_BETWEEN_CHECKPOINTS = 20

@@ -16,19 +16,10 @@ from typing import Any
 
 import pytest
 
+from tests.support.needed import skip_or_fail
+
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = ROOT / "cluster" / "dev" / "slurm"
-
-
-def is_ci() -> bool:
-    return os.environ.get("CI", "").lower() == "true"
-
-
-def skip_or_fail(reason: str) -> None:
-    """Skip with the reason; in CI, where everything is expected to be there, fail with it."""
-    if is_ci():
-        pytest.fail(f"CI=true and no Slurm lab: {reason}", pytrace=False)
-    pytest.skip(reason)
 
 
 def outside_any_job(env: Mapping[str, str]) -> dict[str, str]:

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.job.runs import wait_for as eventually
 from tests.slurm.faults import steps_made, verdicts, wait_until_done
 from tests.slurm.slurm_lab import SlurmLab, outside_any_job
 from tests.slurm.test_runs import submit
 from tests.support.command_line import RECIPES
 from tests.support.tracked import losses
+from tests.support.waiting import wait_for as eventually
 
 LONGER_THAN_SLURMS_TIME_OUT_S = 18
 """MessageTimeout is 10 s, and the wait asks every four."""

@@ -13,12 +13,12 @@ import pytest
 
 from orchestrator.documents import dump_yaml
 from orchestrator.run_dir import RunDir
-from tests.job.runs import wait_for
 from tests.job.trained import FAULTY, assert_same_science, verdicts
 from tests.slurm import faults
 from tests.slurm.slurm_lab import SlurmLab
 from tests.slurm.test_runs import shaped
 from tests.support.command_line import orchestrate
+from tests.support.waiting import wait_for
 from tests.support.worlds import events_of, metrics_of
 from tests.worker.recipes import CODE
 

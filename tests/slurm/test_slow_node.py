@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.slurm.faults import SAVING, SLOW, assert_same_science, last_job, wait_until_done
-from tests.slurm.slurm_lab import SlurmLab, skip_or_fail
+from tests.slurm.slurm_lab import SlurmLab
 from tests.slurm.test_runs import shaped, submit
+from tests.support.needed import skip_or_fail
 from tests.support.tracked import records
 
 LINK = ("rate", "20mbit", "burst", "32kb", "latency", "400ms")

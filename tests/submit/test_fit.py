@@ -25,9 +25,9 @@ from orchestrator.submit.fit import fit, memory_for, memory_of_rank
 from orchestrator.submit.fit_cache import Found, remembered
 from orchestrator.submit.snapshot import take_snapshot
 from orchestrator.units import GIB
-from tests.job.runs import is_alive, wait_for
 from tests.support.command_line import orchestrate
 from tests.support.tracked import metric_rows
+from tests.support.waiting import is_alive, wait_for
 from tests.worker.fit.test_fit import GPT
 from tests.worker.test_recompute import BLOCKS, MODELS
 

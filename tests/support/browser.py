@@ -8,7 +8,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.slurm.slurm_lab import skip_or_fail
+from tests.support.needed import skip_or_fail
 
 _QUIET = (
     "--headless",

@@ -11,8 +11,11 @@ def last_words(folder: Path) -> str:
     """Of each run under `folder`: its verdicts, and the last lines of its logs. Empty where no run was."""
     runs = [file.parent for file in sorted(folder.rglob("run.json"))]
     told = [path for run in runs for path in sorted((*run.glob("attempts/*/verdict.json"), *run.rglob("logs/*.log")))]
-    return "\n".join(f"--- {path.relative_to(folder)}\n{_end_of(path)}" for path in told)[:_CHARACTERS]
+    return "\n".join(f"--- {path.relative_to(folder)}\n{_end_of(path)}" for path in told)[-_CHARACTERS:]
 
 
 def _end_of(path: Path) -> str:
-    return "\n".join(path.read_text(errors="replace").splitlines()[-_LINES:])
+    try:
+        return "\n".join(path.read_text(errors="replace").splitlines()[-_LINES:])
+    except OSError as error:
+        return str(error)

@@ -16,7 +16,7 @@ import time
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NoReturn
 
 ROOT = Path(__file__).parents[2]
 _POLLED_EVERY_S = 0.01
@@ -76,7 +76,9 @@ class Nursery:
         stdin, stdout = self._process.stdin, self._process.stdout
         assert stdin is not None and stdout is not None
         print(json.dumps(request), file=stdin, flush=True)
-        answer: int | None = json.loads(stdout.readline())
+        line = stdout.readline()
+        assert line, "the process that ranks are forked from has died"
+        answer: int | None = json.loads(line)
         return answer
 
     def close(self) -> None:
@@ -109,6 +111,7 @@ def _fork(request: Mapping[str, Any]) -> int:
     """A rank in a session of its own; returns its process id once it has one."""
     began, begins = os.pipe()
     if (pid := os.fork()) == 0:
+        os.close(began)
         _become_rank(request, begins)
     os.close(begins)
     os.read(began, 1)
@@ -116,7 +119,7 @@ def _fork(request: Mapping[str, Any]) -> int:
     return pid
 
 
-def _become_rank(request: Mapping[str, Any], begins: int) -> None:
+def _become_rank(request: Mapping[str, Any], begins: int) -> NoReturn:
     """What exec would have given anew is made so: session, files, environment, and draws that nobody seeds."""
     import numpy as np
 
@@ -136,6 +139,7 @@ def _become_rank(request: Mapping[str, Any], begins: int) -> None:
     for one in (nothing, log, begins):
         os.close(one)
     main(*request["argv"])
+    raise AssertionError("a rank ends its process itself")
 
 
 if __name__ == "__main__":

@@ -98,7 +98,8 @@ def world_of(
     the end of the block is killed.
 
     They are shared by `num_nodes` pretend nodes of this machine. `of_rank` has more variables for some of them. With
-    `is_anew` each is a program that loads torch itself: where that, its memory or its variables of torch matter.
+    `is_anew` each is a program that loads torch itself: where that, its memory, its variables of torch or a library
+    that is loaded before it matter.
     """
     attempt = add_attempt(run, world_size, num_nodes, **told)
     port = free_port()

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch.optim.optimizer import register_optimizer_step_post_hook
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from orchestrator.errors import RecipeError
 from orchestrator.plan.learning_rate import RMSPROP_ALPHA
@@ -156,15 +156,33 @@ def test_an_update_is_told_to_hooks_and_to_a_profiler() -> None:
     parameter = torch.nn.Parameter(torch.ones(2))
     parameter.grad = torch.ones(2)
     optimizer = made([parameter], name="sgd")
-    for register, which in ((optimizer.register_step_pre_hook, "own"), (register_optimizer_step_post_hook, "of all")):
+    registered = {
+        "before": optimizer.register_step_pre_hook,
+        "after": optimizer.register_step_post_hook,
+        "before all": register_optimizer_step_pre_hook,
+        "after all": register_optimizer_step_post_hook,
+    }
+    for which, register in registered.items():
         handle = register(lambda *_, which=which: told.append(which))  # type: ignore[operator]
         update_weights(optimizer)
         handle.remove()
         update_weights(optimizer)
-    assert told == ["own", "of all"]
+    assert told == list(registered)
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
         update_weights(optimizer)
     assert "Optimizer.step#SGD.step" in {event.key for event in profiler.key_averages()}
+
+
+def test_an_update_that_nobody_listens_to_is_announced_to_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    parameter = torch.nn.Parameter(torch.ones(2))
+    optimizer = made([parameter], name="sgd")
+    announce = torch.autograd.profiler.record_function
+    monkeypatch.setattr(torch.autograd.profiler, "record_function", lambda name: told.append(name) or announce(name))
+    for update in (update_weights, lambda optimizer: optimizer.step()):
+        parameter.grad = torch.ones(2)
+        update(optimizer)
+    assert told == ["Optimizer.step#SGD.step"], "torch's own step says so, and an update does not"
 
 
 def test_an_update_calls_a_step_of_ones_own_and_what_a_schedule_has_put_around_it() -> None:

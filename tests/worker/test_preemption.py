@@ -14,7 +14,7 @@ from orchestrator.files import read_json
 from orchestrator.processes import handles_signal
 from orchestrator.run_dir import RunDir
 from orchestrator.worker.preemption import DEADLINE, NUM_VOTES, STOP_SIGNALS, StopRequest, agreed_stop
-from tests.job.runs import wait_for
+from tests.support.waiting import wait_for
 from tests.support.worlds import events_of, make_run, metrics_of, run_world, sample_ids_of, world_of
 from tests.worker.recipes import CODE, POINTS
 

@@ -12,7 +12,7 @@ import pytest
 from orchestrator.run_dir import RunDir
 from orchestrator.worker.preflight import neighbours
 from orchestrator.worker.world import World
-from tests.slurm.slurm_lab import skip_or_fail
+from tests.support.needed import skip_or_fail
 from tests.support.worlds import events_of, failure_of, make_run, metrics_of, run_world, world_of
 from tests.worker.recipes import CODE, POINTS, recipe
 from tests.worker.test_session import LOOP, own_run

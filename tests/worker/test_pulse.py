@@ -18,7 +18,7 @@ from orchestrator.worker import pulse as pulse_module
 from orchestrator.worker.preemption import StopRequest
 from orchestrator.worker.pulse import Pulse
 from orchestrator.worker.train import train
-from tests.job.runs import wait_for
+from tests.support.waiting import wait_for
 from tests.support.worlds import add_attempt, make_run, run_world
 from tests.worker.recipes import CODE, POINTS
 from tests.worker.test_session import LOOP, own_run
@@ -139,6 +139,7 @@ def test_a_rank_that_nobody_supervises_gives_its_signs_to_nobody(env: dict[str, 
     Pulse.of_rank(env).stepped(1)
 
 
+@pytest.mark.bench
 def test_a_step_costs_about_a_microsecond(pulse: Pulse) -> None:
     """0.8 us for the two signs of a step where nothing else runs; the bound is for a machine with neighbours."""
 

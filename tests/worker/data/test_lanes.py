@@ -14,7 +14,7 @@ from orchestrator.recipe.data import Loader
 from orchestrator.worker.data.datasets import Datasets, Draw, MicroBatch
 from orchestrator.worker.data.lanes import LiveBatches
 from orchestrator.worker.data.loader import data_loader
-from tests.job.runs import wait_for
+from tests.support.waiting import wait_for
 from tests.worker.data.test_loader import datasets, windows
 
 __all__ = ["datasets"]

@@ -21,7 +21,7 @@ from orchestrator.worker.preemption import StopRequest
 from orchestrator.worker.train import train
 from orchestrator.worker.tuning.loader_tuner import METRIC
 from orchestrator.worker.tuning.step_times import without_stalls
-from tests.job.runs import wait_for
+from tests.support.waiting import wait_for
 from tests.support.worlds import (
     add_attempt,
     events_of,
