@@ -162,7 +162,7 @@ def early_artifacts(run: RunDir, redactor: Redactor) -> Iterator[tuple[str, str]
 
 
 def final_artifacts(run: RunDir, redactor: Redactor) -> Iterator[tuple[str, str]]:
-    """(artifact path, text) of what the attempts left: records, and the end of the last one's rank 0 log."""
+    """(artifact path, text) of what the attempts left: records, ends of the last one's logs, and the report."""
     for attempt in run.all_attempts():
         for path in (attempt.plan, attempt.launch, attempt.driver, attempt.verdict):
             yield from _json_artifact(f"attempts/{attempt.path.name}/{path.name}", path, redactor)

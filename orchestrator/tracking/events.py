@@ -1,4 +1,4 @@
-"""Names in the journal that a report reads, for who writes them and who reads them: events, and two metrics."""
+"""Names in the journal that a report reads, for who writes them and who reads them: events and metrics."""
 
 from __future__ import annotations
 
@@ -11,5 +11,8 @@ ADVICE = "advice"
 GPU = "gpu"
 """A supervisor: a GPU that is lost, a driver that is silent."""
 
+STEP_TIME, DATA_WAIT = "train/step_time_s", "train/data_wait"
+"""Of each step: seconds since the one before, or since the evaluation or save after that one; and what share of them
+was a wait for data, the mean of the ranks."""
 OBSERVED_PEAK, PREDICTED_PEAK = "memory/observed_peak_gib", "memory/predicted_peak_gib"
 """At the end of an attempt: the highest peak of any rank, and what the plan predicted where it did."""

@@ -14,12 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.files import read_records
+from orchestrator.tracking.events import STEP_TIME
 from orchestrator.tracking.journal import JournalFile, journal_files
 from orchestrator.tracking.records import each_step
 from orchestrator.tracking.stragglers import Straggler, straggler_of
-
-STEP_TIME = "train/step_time_s"
-"""The journal's key for the seconds since the step before, or since the end of the evaluation or save after it."""
 
 
 @dataclass

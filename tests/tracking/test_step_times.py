@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from orchestrator.run_dir import RunDir
+from orchestrator.tracking.events import STEP_TIME
 from orchestrator.tracking.journal import Journal
-from orchestrator.tracking.step_times import STEP_TIME, StepTimes
+from orchestrator.tracking.step_times import StepTimes
 from orchestrator.tracking.stragglers import Straggler, straggler_of
 from tests.support.attempts import even_steps, journal_steps, journal_straggler
 

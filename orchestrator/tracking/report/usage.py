@@ -13,16 +13,25 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from orchestrator.tracking.events import ADVICE, GPU, OBSERVED_PEAK, PREDICTED_PEAK, TUNING, WORKERS
+from orchestrator.tracking.events import (
+    ADVICE,
+    DATA_WAIT,
+    GPU,
+    OBSERVED_PEAK,
+    PREDICTED_PEAK,
+    STEP_TIME,
+    TUNING,
+    WORKERS,
+)
 from orchestrator.tracking.journal import JournalFile, read_journal_dir
-from orchestrator.tracking.step_times import STEP_TIME
 
 NUM_PARTS = 40
 """Stretches of equal length that a run's time is looked at in."""
 
-_WAIT = "train/data_wait"
 _GPU, _UTILIZATION, _THROTTLED = "gpu/", "/utilization_percent", "/throttled_percent"
 _EVENTS = (TUNING, ADVICE, GPU)
+_FIRST_MEAN_S, _LONGEST_MEAN_S = 1.0, 15.0
+"""What a node's first sample is of, and at most any other: a supervisor takes one every 10 s."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +120,7 @@ def read_usage(run_dir: Path, *, since: float = -math.inf) -> Usage:
 
 def _step_in(file: JournalFile, record: Mapping[str, Any], at: float) -> Iterator[_Step]:
     values = record.get("values", {})
-    seconds, share = values.get(STEP_TIME), values.get(_WAIT, 0.0)
+    seconds, share = values.get(STEP_TIME), values.get(DATA_WAIT, 0.0)
     if isinstance(seconds, int | float) and isinstance(share, int | float):
         yield _Step(file.attempt, at, float(seconds), min(1.0, max(0.0, float(share))))
 
@@ -162,15 +171,25 @@ def _parts(steps: Sequence[_Step], samples: Sequence[tuple[float, str, Mapping[s
     def part(at: float) -> int:
         return min(NUM_PARTS - 1, max(0, int((at - begin) / length)))
 
+    def spread(began: float, ended: float) -> Iterator[tuple[int, float]]:
+        """The parts between two moments, and how many seconds of each."""
+        for index in range(part(began), part(ended) + 1):
+            seconds = min(ended, begin + (index + 1) * length) - max(began, begin + index * length)
+            if seconds > 0:
+                yield index, seconds
+
     step_s, wait_s = [0.0] * NUM_PARTS, [0.0] * NUM_PARTS
     for step in steps:
-        began = step.ended - step.seconds
-        for index in range(part(began), part(step.ended) + 1):
-            seconds = min(step.ended, begin + (index + 1) * length) - max(began, begin + index * length)
-            step_s[index] += max(0.0, seconds)
-            wait_s[index] += max(0.0, seconds) * step.wait_share
+        for index, seconds in spread(step.ended - step.seconds, step.ended):
+            step_s[index] += seconds
+            wait_s[index] += seconds * step.wait_share
+    since = _sampled_since(samples)
     used, throttled = (
-        _mean_by_part((part(at), value) for at, _, _, value in _of_gpus(samples, name) if begin <= at <= end)
+        _mean_by_part(
+            (index, seconds, value)
+            for at, node, _, value in _of_gpus(samples, name)
+            for index, seconds in spread(since[node, at], at)
+        )
         for name in (_UTILIZATION, _THROTTLED)
     )
     for index in range(NUM_PARTS):
@@ -178,11 +197,25 @@ def _parts(steps: Sequence[_Step], samples: Sequence[tuple[float, str, Mapping[s
         yield Part(began, began + length, step_s[index], wait_s[index], used.get(index), throttled.get(index))
 
 
-def _mean_by_part(values: Iterator[tuple[int, float]]) -> dict[int, float]:
-    found = defaultdict[int, list[float]](list)
-    for index, value in values:
-        found[index].append(value)
-    return {index: fmean(each) for index, each in found.items()}
+def _sampled_since(samples: Sequence[tuple[float, str, Mapping[str, float]]]) -> dict[tuple[str, float], float]:
+    """Since when the values of each node's samples are means: its sample before, or else shortly before."""
+    found, before = dict[tuple[str, float], float](), dict[str, float]()
+    for at, node in sorted((at, node) for at, node, _ in samples):
+        last = before.get(node, -math.inf)
+        found[node, at] = last if at - last <= _LONGEST_MEAN_S else at - _FIRST_MEAN_S
+        before[node] = at
+    return found
+
+
+def _mean_by_part(values: Iterator[tuple[int, float, float]]) -> dict[int, float]:
+    """Of (part, seconds, value): the mean over the seconds."""
+    found = defaultdict[int, list[tuple[float, float]]](list)
+    for index, seconds, value in values:
+        found[index].append((seconds, value))
+    return {
+        index: sum(seconds * value for seconds, value in each) / sum(seconds for seconds, _ in each)
+        for index, each in found.items()
+    }
 
 
 def _saved_s(steps: Sequence[_Step], events: Sequence[Mapping[str, Any]]) -> dict[int, float]:

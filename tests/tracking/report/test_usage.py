@@ -64,6 +64,20 @@ def test_gpus_are_told_by_node_and_only_what_is_known_of_them(run: RunDir) -> No
     assert [part.throttled_percent for part in usage.parts if part.throttled_percent is not None] == [100.0]
 
 
+def test_a_sample_counts_for_the_time_since_the_one_before_and_not_for_the_time_between_two_attempts(
+    run: RunDir,
+) -> None:
+    waits(run, 0, [0.0] * 40, begins_at=BEGUN)
+    waits(run, 1, [0.0] * 20, begins_at=BEGUN + 100)
+    at = [1.0, 11.0, 21.0, 31.0, 41.0, 101.0, 111.0, 121.0]
+    percent = [10.0, 20.0, 30.0, 40.0, 50.0, 60.0, 70.0, 80.0]
+    said = [(BEGUN + s, {"gpu/0/utilization_percent": one}) for s, one in zip(at, percent, strict=True)]
+    journal_samples(run, "node1", said)
+    told = [part.gpu_percent for part in read_usage(run.path).parts]
+    assert told[:3] == [pytest.approx((10 + 2 * 20) / 3), 20.0, 20.0], "parts of 3 s, and a sample after the first"
+    assert None not in told[:14] and told[14:33] == [None] * 19 and None not in told[34:]
+
+
 def kept(gain: float, **more: Any) -> Mapping[str, Any]:
     return {"step": 1, "kept": 4, "gain": gain, **more}
 
