@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from orchestrator.tuning.loader_law import IDLE_SHARE, MOST_WORKERS, Limits, Window, enough
+from orchestrator.tuning.loader_law import IDLE_SHARE, MOST_WORKERS, Limits, Window, enough, usable_cores
 
 _WORTH_TELLING = 0.95
 """A share of the speed that could be had, below which it is told."""
@@ -15,7 +15,7 @@ def advice(workers: int, window: Window, limits: Limits) -> Iterator[str]:
     """For a run that waits for data with `workers` loader processes, the number that was found: cores, then memory."""
     if window.wait_share <= IDLE_SHARE:
         return
-    by_cores = window.rest_s * max(limits.cores, 0.5) / window.run_s if window.run_s > 0 else math.inf
+    by_cores = window.rest_s * usable_cores(limits) / window.run_s if window.run_s > 0 else math.inf
     if by_cores < _WORTH_TELLING:
         more = math.ceil(window.run_s / window.rest_s - limits.cores)
         yield (

@@ -117,10 +117,8 @@ class State:
 
 def decide(state: State, window: Window, limits: Limits) -> tuple[State, Decision | None]:
     """The state after a window with `state.workers` processes, and what to change before the next one."""
-    if state.phase is not Phase.VERIFY and not _may_try(state):
-        return state, None
     if state.phase is Phase.HOLD:
-        return _hold(state, window)
+        return _hold(state, window) if _may_try(state) else (state, None)
     if state.phase is Phase.VERIFY:
         return _verify(state, window, limits)
     return _measure(state, window, limits)
@@ -135,15 +133,16 @@ def predicted_step_s(workers: int, window: Window, limits: Limits) -> float:
     """A step with so many processes, if nothing but their number changes."""
     if workers == 0:
         return window.rest_s + window.work_s
-    return max(window.rest_s, window.work_s / workers, window.run_s / _cores(limits))
+    return max(window.rest_s, window.work_s / workers, window.run_s / usable_cores(limits))
 
 
 def enough(window: Window, limits: Limits) -> int:
     """The fewest processes with which ranks wait for nothing but the cores, and some more."""
-    return max(1, math.ceil(_HEADROOM * window.work_s / max(window.rest_s, window.run_s / _cores(limits))))
+    return max(1, math.ceil(_HEADROOM * window.work_s / max(window.rest_s, window.run_s / usable_cores(limits))))
 
 
-def _cores(limits: Limits) -> float:
+def usable_cores(limits: Limits) -> float:
+    """What loader processes of a rank get: never nothing, since they run all the same."""
     return max(0.5, limits.cores)
 
 

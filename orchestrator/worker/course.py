@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import gc
 import math
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +19,8 @@ from orchestrator.errors import NonFiniteError, Problem
 from orchestrator.plan.plan import Plan
 from orchestrator.plan.schedule import lr_at
 from orchestrator.pulse import Phase
+from orchestrator.talk import warn
+from orchestrator.tracking.events import DATA_WAIT, STEP_TIME
 from orchestrator.tracking.journal import Journal
 from orchestrator.tracking.records import StepValues
 from orchestrator.tracking.stragglers import EVENT
@@ -106,7 +107,7 @@ class Course:
         ended = self._is_finished() and not self._evaluation_due()
         if ended:
             self.stopped_by = None
-        if ended or self.save_due or self.stopped_by or self.saver.would_be_best(self.progress):
+        if ended or self.save_due or self.stopped_by:
             self._save(last=ended or self.stopped_by is not None)
         return not ended and self.stopped_by is None
 
@@ -154,6 +155,10 @@ class Course:
         self.save_due = self.save_due or self.cadences.save_due(before, progress.consumed_samples)
         return time_s
 
+    def went_back(self) -> None:
+        """A checkpoint was loaded: the time for that is none of the next step's."""
+        self._mark = time.perf_counter()
+
     def steps_left(self) -> int:
         """Steps from here to the planned end of the run."""
         left = self.windows.total_samples - self.progress.consumed_samples
@@ -197,7 +202,7 @@ class Course:
         """Journal each of the steps."""
         world_size, steps = self.peers.world.world_size, list[StepValues]()
         for report, loss_sum, waited_s in zip(told.reports, told.loss_sums, told.waited_s, strict=True):
-            values = self._known_alone(report) | {"train/data_wait": waited_s / world_size / report.time_s}
+            values = self._known_alone(report) | {DATA_WAIT: waited_s / world_size / report.time_s}
             if report.count:
                 values["train/loss"] = loss_sum / report.count
             else:
@@ -215,13 +220,13 @@ class Course:
         seconds = sum(report.time_s for report in told.reports)
         for one in self._stragglers.add(told.own_times, first_step=first, last_step=last, seconds=seconds):
             self.journal.event(EVENT, one.as_detail())
-            print(f"orchestrate: {one.sentence()}", file=sys.stderr, flush=True)
+            warn(one.sentence())
 
     def _known_alone(self, report: StepReport) -> dict[str, float]:
         """What a rank can say of a step without the others."""
         return {
             "train/lr": report.lr,
-            "train/step_time_s": report.time_s,
+            STEP_TIME: report.time_s,
             "train/samples_per_s": report.num_samples / report.time_s,
             "progress/samples": report.consumed_samples,
             "progress/epoch": report.consumed_samples / self.windows.order.samples_per_epoch,
@@ -254,6 +259,8 @@ class Course:
             self.progress.evaluated_samples = self.progress.consumed_samples
             if self.peers.world.rank == 0:
                 self.journal.metrics(self.progress.step, metrics)
+            is_best = self.peers.from_first(self.saver.would_be_best(self.progress))
+            self.save_due = self.save_due or bool(is_best)
         self._mark = time.perf_counter()
 
     def _save(self, *, last: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import sys
@@ -14,6 +15,7 @@ from orchestrator.errors import NoRoom, OrchestratorError, Problem
 from orchestrator.failure_kinds import LOADER_KILLED, PEER_LOST
 from orchestrator.files import FULL, write_json
 from orchestrator.out_of_memory import OUT_OF_MEMORY, says_out_of_memory
+from orchestrator.talk import warn
 
 _STEP = "_orchestrate_step"
 _PEER_SIGNS = ("closed by peer", "reset by peer", "broken pipe", "remote process exited", "socket timeout")
@@ -107,20 +109,22 @@ def write_failure(path: Path, error: BaseException, *, rank: int, user_folder: P
     try:
         write_json(path, told | {"step": getattr(error, _STEP, None)} | getattr(error, "facts", {}))
     except OSError as unwritten:
-        print(f"orchestrate: rank {rank}: {path} cannot be written: {unwritten.strerror}", file=sys.stderr)
+        warn(f"rank {rank}: {path} cannot be written: {unwritten.strerror}")
     return message
 
 
 def end_failed(path: Path, error: BaseException, *, rank: int, user_folder: Path | None) -> NoReturn:
     """Tell `error`, write it to `path`, and end this process with status 1."""
-    traceback.print_exception(error)
     message = write_failure(path, error, rank=rank, user_folder=user_folder)
-    print(f"orchestrate: rank {rank}: {message}", file=sys.stderr)
+    with contextlib.suppress(OSError, ValueError):
+        traceback.print_exception(error)
+    warn(f"rank {rank}: {message}")
     end(1)
 
 
 def end(exit_code: int) -> NoReturn:
-    """End this process at once, its output written."""
-    sys.stdout.flush()
-    sys.stderr.flush()
+    """End this process at once, its output written where there is room for it."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
     os._exit(exit_code)

@@ -16,6 +16,8 @@ Make = Callable[[Parameters, Optimizer], torch.optim.Optimizer]
 Build = Callable[[str, Parameters, dict[str, Any]], Any]
 """Calls `module:function` of the recipe's code with the parameters and keyword arguments."""
 
+_ANNOUNCED = torch.optim.Optimizer.profile_hook_step(lambda self: None).__code__
+"""Of the function that torch puts around an optimizer's own step. One that a user has put there is another one."""
 _HOOKS_OF_ALL = (_global_optimizer_pre_hooks, _global_optimizer_post_hooks)
 
 
@@ -94,10 +96,11 @@ def forget_gradients(optimizer: torch.optim.Optimizer) -> None:
 def update_weights(optimizer: torch.optim.Optimizer) -> None:
     """What `optimizer.step()` does; where neither a profiler nor a hook listens, without the 50 us of telling them."""
     step = type(optimizer).step
-    if not getattr(step, "hooked", False) or "step" in vars(optimizer) or _is_heard(optimizer):
+    is_announced = getattr(step, "__code__", None) is _ANNOUNCED
+    if not is_announced or "step" in vars(optimizer) or _is_heard(optimizer):
         optimizer.step()
     else:
-        step.__wrapped__(optimizer)  # type: ignore[attr-defined]  # what torch has put its announcement around
+        step.__wrapped__(optimizer)  # type: ignore[attr-defined]
 
 
 def _is_heard(optimizer: torch.optim.Optimizer) -> bool:

@@ -42,7 +42,7 @@ class OwnWindow:
         """The number that this step will have, from 1."""
         self.lr = lr
         """What the optimizer's lr was set to."""
-        self.result = WindowResult(taken.count, torch.zeros((), dtype=torch.float64, device=around.peers.device))
+        self.result = WindowResult.of(taken, torch.zeros((), dtype=torch.float64, device=around.peers.device))
         self._num_scaled = 0
         self._watch: MicroBatchWatch | None = None
 

@@ -47,6 +47,10 @@ class UseOfRandomness(frozenset[str]):
         )
 
 
+ALL = UseOfRandomness({"python", "numpy"})
+"""What a dataset may draw from."""
+
+
 def _is_random(value: Any) -> bool:
     return value is random or _owner(value) is random._inst
 

@@ -121,6 +121,7 @@ class Trainer:
         if self.amp is not None:
             self.amp.restored()
         course.journal.event("rolled_back", {"from_step": step, "to_step": restored.step})
+        course.went_back()
         return True
 
     def _hear_all(self) -> None:

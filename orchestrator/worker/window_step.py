@@ -12,7 +12,7 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from orchestrator.worker.data.datasets import MicroBatch
-from orchestrator.worker.intake import Intake
+from orchestrator.worker.intake import Intake, Window
 from orchestrator.worker.loss import Objective, backward_weight
 from orchestrator.worker.memory_watch import MemoryWatch
 from orchestrator.worker.optimizer import clip_gradients, forget_gradients, set_lr, update_weights
@@ -39,6 +39,12 @@ class WindowResult:
     """The global gradient norm before clipping: shape (), the same on every rank; None where it was not measured."""
     ids: list[Sequence[int]] = field(default_factory=list)
     """The sample ids that arrived, by micro-batch."""
+
+    @classmethod
+    def of(cls, window: Window, no_loss: torch.Tensor) -> WindowResult:
+        """Of a window that was taken, before any loss. The samples of one in which nothing counts have arrived too."""
+        ids = [batch.ids for batch in window.fetched if batch.num_samples] if window.count == 0 else []
+        return cls(window.count, no_loss, ids=ids)
 
     def add(self, loss_sum: torch.Tensor, ids: Sequence[int]) -> None:
         """Take one micro-batch that counted."""
@@ -96,9 +102,8 @@ class WindowStep:
         `step` is the number that this update will have, from 1.
         """
         window = self.intake.take(stream, step=step, consumed_samples=consumed_samples)
-        result = WindowResult(window.count, self._no_loss)
+        result = WindowResult.of(window, self._no_loss)
         if window.count == 0:
-            result.ids.extend(batch.ids for batch in window.fetched if batch.num_samples)
             self.settled.settle(step)
             return result
         buffers = None if self.accepts is None else [buffer.clone() for buffer in self._buffers]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from orchestrator.failure_kinds import LOADER_KILLED, PEER_LOST
 from orchestrator.last_save import longest_save_s
 from orchestrator.out_of_memory import OUT_OF_MEMORY
 from orchestrator.pulse import Phase
+from orchestrator.talk import warn
 from orchestrator.tracking.journal import Journal
 from orchestrator.worker.checkpoints.background import Background
 from orchestrator.worker.checkpoints.layout import SCHEMA, checkpoint_name
@@ -94,7 +94,7 @@ class Saver:
         """Steps that a checkpoint holds are not made again: their journal comes before it. Weights do not wait longer
         than `flush` does for a file system that takes none of it."""
         if not self.journal.flush():
-            print("orchestrate: rank 0: a checkpoint is saved before its journal is", file=sys.stderr, flush=True)
+            warn("rank 0: a checkpoint is saved before its journal is")
 
     def save(self, progress: Progress, *, last: bool) -> None:
         """Copy the state and let a thread write it; the `last` save of an attempt is committed on return.
@@ -209,7 +209,7 @@ class Saver:
 
     def _tell(self, event: str, step: int, why: str) -> None:
         self.journal.event(event, {"step": step, "why": why})
-        print(f"orchestrate: rank 0: {why}", file=sys.stderr, flush=True)
+        warn(f"rank 0: {why}")
 
     def _tensors(self) -> dict[str, Any]:
         """What is saved. Raises TrainingError where weights are not finite: they must not outlive good ones."""

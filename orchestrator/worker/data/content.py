@@ -14,10 +14,9 @@ from orchestrator.errors import Problem, RunError
 from orchestrator.tracking.journal import Journal
 from orchestrator.worker.data.datasets import Datasets
 from orchestrator.worker.data.parts import BadSample, Part, SampleError, StreamPart
-from orchestrator.worker.randomness import UseOfRandomness, global_generators_kept
+from orchestrator.worker.randomness import ALL, global_generators_kept
 from orchestrator.worker.world import Peers
 
-_ALL = UseOfRandomness({"python", "numpy"})
 _SEED = 0
 """Of every item that is looked at: what a dataset holds does not hang on the run's seed."""
 
@@ -28,13 +27,13 @@ def content_of(datasets: Datasets) -> dict[str, str]:
     The items are the first, the middle and the last one; of a stream the first. Where an item is another one each time
     it is fetched, the size alone: see `unrepeatable`.
     """
-    with global_generators_kept(_ALL):
+    with global_generators_kept(ALL):
         return {part.name: hashlib.sha256("\n".join(_told(part)).encode()).hexdigest() for part in datasets.parts}
 
 
 def unrepeatable(datasets: Datasets) -> list[str]:
     """The datasets whose first item is another one each time, however its generators are seeded."""
-    with global_generators_kept(_ALL):
+    with global_generators_kept(ALL):
         return [part.name for part in datasets.parts if not hasattr(part.dataset, "fingerprint") and not _repeats(part)]
 
 

@@ -86,9 +86,7 @@ def _grown(two: Any, three: Any, size: int) -> Any:
 
 
 def _num_elements(item: Any) -> int:
-    sizes: list[int] = []
-    map_tensors(item, lambda tensor: sizes.append(tensor.numel()) or tensor)  # type: ignore[func-returns-value]
-    return sum(sizes) or _num_leaves(item)
+    return sum(tensor.numel() for tensor in tensors_in(item)) or _num_leaves(item)
 
 
 def _num_leaves(item: Any) -> int:

@@ -7,13 +7,13 @@ and the optimizer's state are fp32 all along: the way back is bitwise.
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from enum import Enum
 from typing import Any
 
 from orchestrator.errors import NonFiniteError, Problem
+from orchestrator.talk import warn
 from orchestrator.tracking.events import PRECISION, TUNING
 from orchestrator.tuning.amp_law import (
     LEAST_AMP_GAIN,
@@ -141,8 +141,7 @@ class AmpTuner:
         """The loader changes: what was measured before says nothing any more, and a trial is put off."""
         if self._phase is _Phase.VERIFY:
             self.course.hear_the_rest()
-            self._precision.use(self._kept)
-            self._tag(self._kept)
+            self._go_back()
             self._phase = _Phase.MEASURE
         self._times.clear()
 
@@ -182,6 +181,7 @@ class AmpTuner:
         """What is to be tried on these devices, above what an earlier attempt has kept; False where they lack that."""
         rungs = ladder(capability)
         if self._kept is not None and self._kept not in rungs:
+            self.course.hear_the_rest()
             self.revert(step, self._kept, f"these devices have no {self._kept} of their own")
             return False
         self._rungs = list(rungs if self._kept is None else rungs[rungs.index(self._kept) + 1 :])
@@ -234,9 +234,13 @@ class AmpTuner:
             self.course.hear_the_rest()
             why = f"{lower} gains {gain:.1%}, less than {LEAST_AMP_GAIN:.0%}: back to {self._now}"
             self._tell(step, {"from": lower, "to": self._now, "why": why, "gain": gain, "reverted": True})
-            self._precision.use(self._kept)
-            self._tag(self._kept)
+            self._go_back()
         self._go_on()
+
+    def _go_back(self) -> None:
+        """From a trial to what was kept before it; what was reported of the trial has been heard."""
+        self._precision.use(self._kept)
+        self._tag(self._kept)
 
     def _keep(self, lower: Lower | None) -> None:
         """From the next step on; a checkpoint has it."""
@@ -275,7 +279,7 @@ class AmpTuner:
         if self.course.peers.world.rank != 0:
             return
         self.course.journal.event(TUNING, {"step": step, "knob": PRECISION, **detail})
-        print(f"orchestrate: step {step}: {precision_text(detail)}", file=sys.stderr, flush=True)
+        warn(f"step {step}: {precision_text(detail)}")
 
 
 def amp_tuner_of(

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Iterator
 from dataclasses import astuple, dataclass, field
 from functools import partial
 
 from orchestrator.pulse import Phase
+from orchestrator.talk import warn
 from orchestrator.tuning.amp_law import NOT_COMPUTED, Agreement, Lower
 from orchestrator.worker.course import Course
 from orchestrator.worker.data.datasets import MicroBatch
@@ -69,7 +69,7 @@ class ComparedWindows:
                     self._seen.append(self.comparison.agreement(batch, lower, self._weight_of(batch)))
             except Exception as error:
                 self._seen.append(NOT_COMPUTED)
-                print(f"orchestrate: step {step}: {lower}: {one_line(error)}", file=sys.stderr, flush=True)
+                warn(f"step {step}: {lower}: {one_line(error)}")
         yield
 
     def _weight_of(self, batch: MicroBatch) -> float:

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import math
-import random
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 
 from orchestrator.tuning.amp_law import Agreement, Lower
 from orchestrator.worker.data.datasets import MicroBatch
 from orchestrator.worker.loss import Objective
 from orchestrator.worker.precision import Precision, call_model, map_tensors
+from orchestrator.worker.randomness import ALL, global_generators_kept
 
 _FIRST_SCALE = 65536.0
 """What GradScaler begins with."""
@@ -102,13 +101,8 @@ def _layer_of(parameter: str) -> str:
 @contextlib.contextmanager
 def _random_states_kept(device: torch.device) -> Iterator[None]:
     """They are put back at the end."""
-    python, numpy = random.getstate(), np.random.get_state()
-    try:
-        with torch.random.fork_rng([device] if device.type == "cuda" else []):
-            yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)
+    with global_generators_kept(ALL), torch.random.fork_rng([device] if device.type == "cuda" else []):
+        yield
 
 
 @contextlib.contextmanager

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import math
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, astuple, dataclass, field
 from functools import partial
 from typing import Any
 
 from orchestrator.machine import num_usable_cpus
+from orchestrator.talk import warn
 from orchestrator.tracking.events import ADVICE, TUNING, WORKERS
 from orchestrator.tracking.journal import Journal
 from orchestrator.tuned import Tuned, keep_tuned, read_tuned
@@ -58,7 +58,7 @@ class _Seen:
     """1.0 where nothing was measured, or processes of an earlier setting are still there."""
 
     def numbers(self) -> list[float]:
-        return [getattr(self, one.name) for one in fields(self)]
+        return list(astuple(self))
 
 
 @dataclass
@@ -89,6 +89,7 @@ class LoaderTuner:
     def stepped(self, step: int, *, time_s: float, waited_s: float, num_micro_steps: int) -> None:
         """Take a step; where a window ends with it, hear of all ranks and decide. A collective then."""
         if self._has_suggested:
+            self.batches.costs.clear()
             return
         has_enough = self._times.add(time_s, waited_s)
         if self._times.has_just_begun:
@@ -197,7 +198,7 @@ class LoaderTuner:
             self._switch_s = self.batches.switch(workers)
         except OSError as error:
             self.most_workers = self.batches.workers
-            print(f"orchestrate: {workers} loader processes cannot be had: {error}", file=sys.stderr, flush=True)
+            warn(f"{workers} loader processes cannot be had: {error}")
 
     def _found(self, step: int, state: State, window: Window, limits: Limits) -> None:
         """On rank 0: keep the number, and say what else would help, which nobody can change in a running job."""
@@ -208,7 +209,7 @@ class LoaderTuner:
                 self.keep(Tuned(state.workers, self.most_workers))
         for one in advice(state.workers, window, limits):
             self.journal.event(ADVICE, {"step": step, "advice": one})
-            print(f"orchestrate: step {step}: {one}", file=sys.stderr, flush=True)
+            warn(f"step {step}: {one}")
 
     def _tell(self, step: int, before: State, window: Window, decision: Decision | None) -> None:
         if self.peers.world.rank != 0:
@@ -228,7 +229,7 @@ class LoaderTuner:
             if self.applies:
                 self.journal.metrics(step, {METRIC: float(decision.workers)})
         self.journal.event(TUNING, detail)
-        print(f"orchestrate: step {step}: {told}", file=sys.stderr, flush=True)
+        warn(f"step {step}: {told}")
 
 
 def begin_with(inputs: Inputs, peers: Peers) -> Tuned:

@@ -18,6 +18,7 @@ from orchestrator.plan.verification import Case
 from orchestrator.worker.data.datasets import CollateDraw, Draw, MicroBatch
 from orchestrator.worker.inputs import Inputs
 from orchestrator.worker.precision import Precision, call_model, map_tensors
+from orchestrator.worker.tensors import tensors_in
 from orchestrator.worker.train import UserParts, make_user_parts
 from orchestrator.worker.verify.outcome import relative
 from orchestrator.worker.verify.per_sample import PerSampleRandomness
@@ -115,7 +116,7 @@ def _keeping(name: str, outputs: Outputs, shapes: set[tuple[int, ...]], other_dr
     def hook(module: torch.nn.Module, args: Any, output: Any) -> None:
         for shape in shapes - set(other_draws.values()):
             other_draws[name] = shape
-        outputs.extend((name, tensor.detach().clone()) for tensor in _tensors(output))
+        outputs.extend((name, tensor.detach().clone()) for tensor in tensors_in(output))
 
     return hook
 
@@ -138,7 +139,7 @@ def first_difference(one: Outputs, other: Outputs) -> str | None:
 
 def _loss_of_parts(whole: Forward) -> float | None:
     """The loss of the same outputs in two halves, added up; None where there is one sample, or they cannot be cut."""
-    rows = {tensor.shape[0] for tensor in _tensors(whole.result) + _tensors(whole.targets) if tensor.ndim}
+    rows = {tensor.shape[0] for tensor in tensors_in((whole.result, whole.targets)) if tensor.ndim}
     if len(rows) != 1 or (num_rows := rows.pop()) < 2:
         return None
     total = 0.0
@@ -159,14 +160,3 @@ def _gradient_difference(whole: Forward, parts: Sequence[Forward]) -> str | None
 
 def _cut(value: Any, rows: slice) -> Any:
     return map_tensors(value, lambda tensor: tensor[rows] if tensor.ndim else tensor)
-
-
-def _tensors(value: Any) -> list[torch.Tensor]:
-    found: list[torch.Tensor] = []
-
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
-        found.append(tensor)
-        return tensor
-
-    map_tensors(value, keep)
-    return found
