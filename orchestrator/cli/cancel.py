@@ -26,7 +26,8 @@ def command(run: str) -> None:
     job = read_json(run_dir.job)
     if job["job_id"] is None:
         what = "whether it has a job is unknown: Slurm has not told yet"
-        raise SubmissionError(Problem(run_dir.path.name, what, "cancel it again when `squeue --me` answers"))
+        fix = "a run at work reads that it is cancelled, and ends; else cancel it again when `squeue --me` answers"
+        raise SubmissionError(Problem(run_dir.path.name, what, fix))
     slurm_conf = (read_json(run_dir.cluster) or {}).get("slurm_conf")
     backend_named(job["backend"], slurm_conf=slurm_conf).cancel(job["job_id"], say=say)
     name = run_dir.path.name

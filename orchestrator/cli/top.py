@@ -27,8 +27,9 @@ def command(run: str) -> None:
     """Watch RUN: its step, loss, speed and end, and of the last five minutes its waiting for data, its GPUs, what
     tuning did and what holds it up. Until it ends, or Ctrl-C, which leaves it alone; out of a terminal, once."""
     run_dir = find_run(run, cwd=current_folder())
-    if not sys.stdout.isatty():
-        click.echo(screen(run_dir, statuses([run_dir])[0]), nl=False)
+    status = statuses([run_dir])[0]
+    if not sys.stdout.isatty() or status.state not in ALIVE:
+        click.echo(screen(run_dir, status), nl=False)
         return
     _watch(run_dir)
 

@@ -9,7 +9,7 @@ from typing import Any
 from orchestrator.recipe.schema import Recipe
 from orchestrator.recipe.section import Section
 
-FREE_SECTIONS = frozenset({"resources", "loader", "tuning", "tracking", "hang_timeout", "preflight"})
+FREE_SECTIONS = ("resources", "loader", "tuning", "tracking", "hang_timeout", "preflight")
 """Keys that change where, how fast and how well watched a run goes, never what it computes; `tuning.amp: auto` does."""
 
 _ONLY_SAID = {"batch": {"critical"}, "datasets": {"__all__": {"language"}}, "validation": {"__all__": {"language"}}}

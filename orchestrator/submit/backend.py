@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 
 from orchestrator.cluster import Cluster
 from orchestrator.run_dir import RunDir
-from orchestrator.submit.commands import Say, silent
+from orchestrator.submit.commands import Say
 
 JobState = Literal["pending", "running", "ended", "unknown"]
 """`ended`: the scheduler says so, or has forgotten it; `unknown`: it does not answer, or never heard of the job.
@@ -61,7 +61,7 @@ class Backend(Protocol):
     def states(self, job_ids: Sequence[str]) -> dict[str, JobState]:
         """The state of each job, with one question for all of them."""
 
-    def cancel(self, job_id: str, *, say: Say = silent) -> None:
+    def cancel(self, job_id: str, *, say: Say) -> None:
         """Ask the job to save and end; a job that has not started yet just ends; `say` hears what is waited for.
 
         Raises SubmissionError where it is refused, and where it is unknown whether the job was asked.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -14,7 +13,7 @@ from orchestrator.files import make_private_dir, read_json, write_json
 from orchestrator.plan.fit import ModelSizes
 from orchestrator.recipe.read import ReadRecipe
 from orchestrator.submit.commands import Say
-from orchestrator.submit.user_cache import user_cache
+from orchestrator.submit.user_cache import file_of
 
 PROBE_VERSION = 2
 """Raised whenever the simulation counts differently: what was remembered is then forgotten."""
@@ -80,8 +79,7 @@ def cache_file(read: ReadRecipe, accelerator: str, *, code_digest: str, environm
         "packages": _installed(),
         "path": environment.get("PYTHONPATH"),
     }
-    key = hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()
-    return user_cache("fit") / f"{key}.json"
+    return file_of("fit", depends_on)
 
 
 def _installed() -> list[str]:

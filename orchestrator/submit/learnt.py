@@ -6,8 +6,6 @@ Only for GPUs: how much a CPU rank gets hangs on whatever else the machine does.
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,7 @@ from orchestrator.plan.learnt import LearntLimit, device_of, limit_from_json
 from orchestrator.recipe.memory_limit import pretended_limits
 from orchestrator.recipe.read import ReadRecipe
 from orchestrator.run_dir import RunDir
-from orchestrator.submit.user_cache import user_cache
+from orchestrator.submit.user_cache import file_of
 
 _OVERRIDE = "batch.micro="
 _DEPENDS_ON: dict[str, Any] = {
@@ -71,8 +69,7 @@ def store_file(read: ReadRecipe, cluster: Cluster, *, code_digest: str) -> Path 
         "code": code_digest,
         "device": device_of(recipe, cluster, accelerator),
     }
-    key = hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()
-    return user_cache("fit") / f"learnt-{key}.json"
+    return file_of("fit", depends_on, prefix="learnt-")
 
 
 def tell_store(run_dir: RunDir, read: ReadRecipe, cluster: Cluster, *, code_digest: str) -> None:

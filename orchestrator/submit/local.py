@@ -13,7 +13,7 @@ from orchestrator.errors import Problem, SubmissionError
 from orchestrator.machine import process_start_time
 from orchestrator.run_dir import RunDir
 from orchestrator.submit.backend import JobState, Submission
-from orchestrator.submit.commands import Say, find_program, missing_program, silent, start_detached
+from orchestrator.submit.commands import Say, find_program, missing_program, start_detached
 
 
 class LocalBackend:
@@ -40,7 +40,7 @@ class LocalBackend:
     def states(self, job_ids: Sequence[str]) -> dict[str, JobState]:
         return {job_id: "running" if _pid_of(job_id) is not None else "ended" for job_id in job_ids}
 
-    def cancel(self, job_id: str, *, say: Say = silent) -> None:
+    def cancel(self, job_id: str, *, say: Say) -> None:
         pid = _pid_of(job_id)
         if pid is not None:
             os.kill(pid, signal.SIGTERM)

@@ -184,6 +184,6 @@ def ask_to_end(
                 why = error.problems[0].what
         retries.tell("the request to end", why)
         retries.pause()
-    what = "whether it was asked to end is unknown" if num_lost else "Slurm does not answer, so it was not asked to end"
-    fix = "when `squeue --me` answers, look whether it is still there, and cancel it again"
+    what = "whether Slurm was asked to end it is unknown" if num_lost else "Slurm does not answer, and was not asked"
+    fix = "a run at work reads that it is cancelled, and ends; else cancel it again when `squeue --me` answers"
     raise SubmissionError(Problem(f"job {job_id}", f"{what}: {why}", fix))

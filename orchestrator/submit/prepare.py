@@ -28,7 +28,7 @@ from orchestrator.recipe.read import ReadRecipe, read_recipe
 from orchestrator.recipe.schema import Recipe
 from orchestrator.recipe.targets import target_checks
 from orchestrator.run_dir import RunDir
-from orchestrator.submit.commands import Say
+from orchestrator.submit.commands import Say, silent
 from orchestrator.submit.learnt import learnt_for
 from orchestrator.submit.snapshot import Snapshot, take_snapshot
 from orchestrator.submit.staged import asset_check, cache_warning, with_assets
@@ -64,10 +64,6 @@ class Prepared:
         return self.snapshot.without(self.recipe_name)
 
 
-def _silent(line: str) -> None:
-    """Say nothing."""
-
-
 def prepare(
     recipe_path: Path,
     *,
@@ -76,7 +72,7 @@ def prepare(
     cwd: Path,
     offline: bool = False,
     thorough: bool = False,
-    say: Say = _silent,
+    say: Say = silent,
 ) -> Prepared:
     """Read, check and plan a recipe for a cluster; `say` hears what takes its time. Unless `offline`, a Slurm is asked.
 
@@ -183,7 +179,7 @@ def with_verdict(live: LiveReport | None, script: str, read: ReadRecipe, cluster
 
 
 def plan_for(
-    read: ReadRecipe, cluster: Cluster, *, code_digest: str, learnt: LearntLimit | None = None, say: Say = _silent
+    read: ReadRecipe, cluster: Cluster, *, code_digest: str, learnt: LearntLimit | None = None, say: Say = silent
 ) -> Plan:
     """The plan on the allocation that the recipe asks for; where it says `micro: auto`, after a memory fit."""
     accelerator = detect_accelerator(cluster.accelerator)

@@ -22,7 +22,7 @@ from orchestrator.launch.environment import outside_job
 from orchestrator.launch.slurm_words import UNREACHED
 from orchestrator.run_dir import RunDir
 from orchestrator.submit.backend import JobState, Submission
-from orchestrator.submit.commands import NoAnswer, Say, find_program, missing_program, run_command, silent
+from orchestrator.submit.commands import NoAnswer, Say, find_program, missing_program, run_command
 from orchestrator.submit.outage import Patience, ask_to_end, hand_over
 
 REFUSALS = (
@@ -66,9 +66,9 @@ class SlurmBackend:
 
     name = "slurm"
 
-    def __init__(self, slurm_conf: str | None, patience: Patience | None = None) -> None:
+    def __init__(self, slurm_conf: str | None) -> None:
         self._slurm_conf = slurm_conf
-        self._patience = patience or PATIENCE
+        self._patience = PATIENCE
 
     def check(self) -> None:
         for program in ("sbatch", "srun"):
@@ -151,7 +151,7 @@ class SlurmBackend:
             known.update({job_id: "ended" for job_id in accounted if job_id in missing})
         return known
 
-    def cancel(self, job_id: str, *, say: Say = silent) -> None:
+    def cancel(self, job_id: str, *, say: Say) -> None:
         """SIGTERM to the job's steps, which save and end; a job that waits in the queue is removed from it."""
 
         def look() -> JobState | None:

@@ -15,6 +15,7 @@ from orchestrator.plan.continuity import check_continuity
 from orchestrator.plan.plan import plan_from_json
 from orchestrator.plan.resources import resource_checks
 from orchestrator.profile import read_profile
+from orchestrator.recipe.fingerprint import FREE_SECTIONS
 from orchestrator.recipe.read import ReadRecipe, read_recipe
 from orchestrator.run_dir import RunDir
 from orchestrator.submit.backend import Submission, backend_for
@@ -45,8 +46,8 @@ from orchestrator.submit.staged import asset_check, with_assets
 from orchestrator.submit.tracker import create_mlflow_run, mlflow_ui
 from orchestrator.submit.tuned import begin_tuned
 
-MAY_CHANGE = ("resources", "loader", "tuning", "tracking", "hang_timeout", "preflight", "batch.micro")
-"""What a resumed run may change: where and how fast it runs, never what it computes."""
+MAY_CHANGE = (*FREE_SECTIONS, "batch.micro")
+"""What a resumed run may change: where and how fast it runs, never what it computes. No run may begin to tune AMP."""
 ORDER = ("seed", "datasets")
 """What decides the order of samples: it may change where a new order was asked for."""
 
@@ -128,7 +129,11 @@ def resume_run(
 
 def refuse_changes(run_dir: RunDir, read: ReadRecipe, *, may_change: Sequence[str]) -> None:
     """Raise RunError when `read` differs from the run's recipe in anything but the sections that `may_change`."""
-    for key in changed_sections(read_recipe(run_dir.recipe), read):
+    before = read_recipe(run_dir.recipe)
+    if read.recipe.amp_tuning == "auto" != before.recipe.amp_tuning:
+        what = "a resumed run may not begin to change its precision: it would be another experiment"
+        raise RunError(Problem("tuning.amp", what, "leave it as it was, or submit it as a new run"))
+    for key in changed_sections(before, read):
         if key not in may_change:
             what = "a resumed run may not change this: it would be another experiment"
             fix = f"resume may change {', '.join(may_change)}; or submit it as a new run"
@@ -182,11 +187,7 @@ def _hand_over(run_dir: RunDir, cluster: Cluster, read: ReadRecipe, submission: 
             take_back_try(run_dir, before)
         elif isinstance(error, KeyboardInterrupt):
             submission.say(str(doubt(submission, "it was interrupted")))
-        if isinstance(error, SubmissionError) and _is_about(error, "resources"):
+        if isinstance(error, SubmissionError) and all(one.where.startswith("resources") for one in error.problems):
             raise SubmissionError(read.document.placed(error.problems)) from None
         raise
     submission.in_doubt = False
-
-
-def _is_about(error: SubmissionError, section: str) -> bool:
-    return all(problem.where.partition(".")[0] == section for problem in error.problems)

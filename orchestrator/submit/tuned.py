@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +10,7 @@ from orchestrator.cluster import Cluster
 from orchestrator.files import read_json, write_json
 from orchestrator.recipe.read import ReadRecipe
 from orchestrator.run_dir import RunDir
-from orchestrator.submit.user_cache import user_cache
+from orchestrator.submit.user_cache import file_of
 from orchestrator.tuned import keep_tuned, read_tuned
 
 _DEPENDS_ON: dict[str, Any] = {
@@ -63,5 +61,4 @@ def _store_file(read: ReadRecipe, cluster: Cluster, *, code_digest: str) -> Path
         "code": code_digest,
         "cluster": cluster.model_dump(mode="json"),
     }
-    key = hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()
-    return user_cache("tuned") / f"{key}.json"
+    return file_of("tuned", depends_on)

@@ -23,7 +23,11 @@ NEAREST = (
 )
 
 
+AMP = {"fp32": (), "tuned": ("--set", "tuning.amp=auto")}
+
+
 def prepared(cwd: Path, *words: str) -> RunDir:
+    cwd.mkdir(exist_ok=True)
     done = orchestrate("submit", TINY, "--prepare", "--json", *words, cwd=cwd)
     assert done.returncode == 0, done.stderr
     return RunDir(Path(json.loads(done.stdout)["run_dir"]))
@@ -75,6 +79,14 @@ def test_a_resume_may_be_more_patient_with_silent_ranks(tmp_path: Path) -> None:
     refuse_changes(run, read, may_change=MAY_CHANGE)
     with pytest.raises(RunError, match="another experiment"):
         refuse_changes(run, read_recipe(run.recipe, ("seed=9",)), may_change=MAY_CHANGE)
+
+
+def test_a_resume_may_end_the_tuning_of_a_precision_and_not_begin_it(tmp_path: Path) -> None:
+    fp32, tuned = (prepared(tmp_path / name, "--set", "precision=fp32", *words) for name, words in AMP.items())
+    refuse_changes(tuned, read_recipe(tuned.recipe, ("tuning.amp=off",)), may_change=MAY_CHANGE)
+    refuse_changes(tuned, read_recipe(tuned.recipe, ("loader.workers=1",)), may_change=MAY_CHANGE)
+    with pytest.raises(RunError, match=r"tuning\.amp: a resumed run may not begin to change its precision"):
+        refuse_changes(fp32, read_recipe(fp32.recipe, ("tuning.amp=auto",)), may_change=MAY_CHANGE)
 
 
 def test_runs_whose_allocation_decides_their_batch_are_two_experiments(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import SubmissionError
+from orchestrator.submit.commands import silent
 from orchestrator.submit.slurm import (
     SlurmBackend,
     clean_environment,
@@ -100,9 +101,9 @@ def test_cancel_signals_the_steps_of_a_running_job_and_removes_a_waiting_one(
     monkeypatch.setenv("PATH", slurm.environment["PATH"])
     backend = SlurmBackend(None)
     slurm.answers({"squeue": {"out": "41|RUNNING\n"}})
-    backend.cancel("41")
+    backend.cancel("41", say=silent)
     slurm.answers({"squeue": {"out": "41|PENDING\n"}})
-    backend.cancel("41")
+    backend.cancel("41", say=silent)
     assert slurm.calls_of("scancel") == [["--signal=TERM", "41"], ["41"]]
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import timedelta
 from typing import Any
 
 from orchestrator.cli.render.text import aligned
 from orchestrator.submit.runs import RunStatus
+from orchestrator.units import format_walltime
 
 
 def submitted(facts: dict[str, Any]) -> str:
@@ -48,7 +48,7 @@ def live_line(row: RunStatus) -> str:
     if isinstance(rate, int | float):
         told += f", {step_s:.3g} s a step, {rate:,.0f} samples/s"
     if row.num_steps is not None:
-        told += f", about {timedelta(seconds=round((row.num_steps - row.step) * step_s))} left"
+        told += f", about {format_walltime(round((row.num_steps - row.step) * step_s))} left"
     return told
 
 

@@ -30,6 +30,7 @@ from orchestrator.recipe.check_assets import CACHE_VARIABLE
 from orchestrator.submit.assets.declared import HUB_KINDS, Wanted
 from orchestrator.submit.assets.lock import LockedAsset, LockedFile
 from orchestrator.submit.assets.package import package_root
+from orchestrator.submit.user_cache import user_cache
 
 _READ_AT_ONCE = 1 << 20
 
@@ -135,8 +136,7 @@ def cache_at(option: Path | None, env: Mapping[str, str]) -> AssetCache:
         return AssetCache(option.absolute())
     if env.get(CACHE_VARIABLE):
         return AssetCache(Path(env[CACHE_VARIABLE]).absolute())
-    home = Path(env.get("XDG_CACHE_HOME", ""))  # a relative one does not count (XDG Base Directory Specification)
-    return AssetCache((home if home.is_absolute() else Path.home() / ".cache") / "orchestrate" / "assets")
+    return AssetCache(user_cache("assets", env))
 
 
 def file_name(url: str) -> str:

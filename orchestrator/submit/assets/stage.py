@@ -20,7 +20,7 @@ from orchestrator.submit.assets.fetch_hub import fetch_hub
 from orchestrator.submit.assets.lock import LockedAsset, lock_path, lock_text, read_lock
 from orchestrator.submit.assets.package import package_root, package_version
 from orchestrator.submit.assets.tokenizers import tokenizer_problems
-from orchestrator.submit.commands import Say
+from orchestrator.submit.commands import Say, silent
 
 Watch = Callable[[str, int, int | None], None]
 """Hears an asset's name, how many bytes of it are here, and of how many, where that is known."""
@@ -49,11 +49,7 @@ class StageReport:
     assets: tuple[Staged, ...]
 
 
-def _silent(line: str) -> None:
-    """Say nothing."""
-
-
-def stage(read: ReadRecipe, recipe_path: Path, cache: AssetCache, *, watch: Watch, say: Say = _silent) -> StageReport:
+def stage(read: ReadRecipe, recipe_path: Path, cache: AssetCache, *, watch: Watch, say: Say = silent) -> StageReport:
     """Have every asset in `cache`, and the lock beside the recipe; what is there already is left alone.
 
     Raises RecipeError with what is wrong with each asset, and then the lock stays as it was; RunError where the cache
