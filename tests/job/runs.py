@@ -91,7 +91,7 @@ class Driver:
     def attempt(self) -> AttemptDir:
         return self.run.attempt(0)
 
-    def end(self, timeout_s: float = 60) -> tuple[int, str]:
+    def end(self, timeout_s: float = 300) -> tuple[int, str]:
         """Its exit code, and what it printed."""
         output, _ = self.process.communicate(timeout=timeout_s)
         return self.process.returncode, output

@@ -28,7 +28,7 @@ ENDLESS = recipe(
     validation=[],
     metrics={},
     checkpoint={"every": {"steps": 100_000}},
-    hang_timeout="0:00:02",
+    hang_timeout="0:00:06",
 )
 SLOWLY = {"DELAY_S": "0.01"}
 """80 ms a step."""
@@ -52,7 +52,7 @@ def stop_rank(driver: Driver, rank: int) -> list[psutil.Process]:
     return processes
 
 
-def verdict_on(driver: Driver, timeout_s: float = 60) -> dict[str, Any]:
+def verdict_on(driver: Driver, timeout_s: float = 180) -> dict[str, Any]:
     """The verdict on attempt 0, as soon as it is there; whether another attempt follows or not."""
     wait_for(driver.attempt.verdict.exists, timeout_s)
     return driver.verdict()
@@ -62,7 +62,7 @@ def hung(driver: Driver, rank: int) -> tuple[dict[str, Any], str]:
     """Let a rank hang; the verdict, and the rank's stack. By then no process of the attempt is left."""
     processes = stop_rank(driver, rank)
     verdict = verdict_on(driver)
-    wait_for(lambda: not any(is_alive(process.pid) for process in processes), timeout_s=3)
+    wait_for(lambda: not any(is_alive(process.pid) for process in processes), timeout_s=20)
     stack = driver.attempt.stack(rank)
     assert stat.S_IMODE(stack.stat().st_mode) == 0o600
     return verdict, stack.read_text()
@@ -78,7 +78,7 @@ def test_a_rank_that_is_stopped_is_named_and_shown_though_the_other_waits_for_it
     assert stack.startswith("rank 1 gave no sign of life for") and "it is stopped" in stack.partition("\n")[0]
     assert "worker/train" in stack
     waiting = driver.attempt.stack(0).read_text()
-    waits = ("_engine_run_backward", "Reports._receive", "Peers.gather")
+    waits = ("_engine_run_backward", "_receive (", "gather (")
     assert any(place in waiting for place in waits), f"rank 0 waits for rank 1, but stands in {waiting}"
     node = read_json(next(driver.attempt.path.glob("node-*.json")))
     assert (node["state"], node["exit_code"], node["hang"]["rank"]) == ("ended", -9, 1)
@@ -132,5 +132,5 @@ def test_a_run_that_hangs_is_stopped_as_fast_as_any_other(tmp_path: Path, monkey
         processes = stop_rank(driver, rank=1)
         driver.process.send_signal(signal.SIGTERM)
         verdict = verdict_on(driver, timeout_s=30)
-        wait_for(lambda: not any(is_alive(process.pid) for process in processes), timeout_s=5)
+        wait_for(lambda: not any(is_alive(process.pid) for process in processes), timeout_s=20)
     assert (verdict["outcome"], verdict["cause"], verdict["asked_by"]) == ("failed", "asked", "SIGTERM")

@@ -24,7 +24,7 @@ def driven(
     if fault is not None:
         env["FAULT"] = json.dumps(fault)
     with driver_on(run, env=env) as driver:
-        return run, *driver.end(timeout_s=120)
+        return run, *driver.end()
 
 
 @pytest.fixture(scope="module")

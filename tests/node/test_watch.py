@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import signal
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,9 @@ from orchestrator.heartbeat import Heartbeat
 from orchestrator.node import neighbours, watch
 from orchestrator.node.launch import NodeLaunch
 from orchestrator.node.watch import Watch, pulses
-from orchestrator.run_dir import AttemptDir, RunDir
+from orchestrator.pulse import Phase, make_pulse
+from orchestrator.run_dir import PULSE_VARIABLE, AttemptDir, RunDir
+from orchestrator.worker.pulse import Pulse
 from tests.node.silent import rank_process
 from tests.support.waiting import wait_for
 
@@ -55,10 +59,21 @@ def watch_over(launch: NodeLaunch, attempt: AttemptDir, folder: Path | None) -> 
     return Watch(launch, attempt, folder, Heartbeat(attempt.node(launch.node), hang=None, silent=None))
 
 
-def finds_hang(watching: Watch, *, for_s: float) -> bool:
-    """What it says, asked ten times a second until it finds one, or for so long."""
+@contextmanager
+def pulse_of(folder: Path, rank: int) -> Iterator[Pulse]:
+    """The pulse of a rank in this process, that has made step 7: it can be at work whenever it is looked at."""
+    make_pulse(folder, rank)
+    pulse = Pulse.of_rank({PULSE_VARIABLE: str(folder), "RANK": str(rank)})
+    pulse.took(Phase.STEP, 0.001)
+    pulse.stepped(7)
+    yield pulse
+
+
+def finds_hang(watching: Watch, *, for_s: float, meanwhile: Callable[[], None] = lambda: None) -> bool:
+    """What it says, asked ten times a second until it finds one, or for so long; `meanwhile` before each look."""
     ends_at = time.monotonic() + for_s
     while time.monotonic() < ends_at:
+        meanwhile()
         if watching.finds_hang():
             return True
         time.sleep(0.1)
@@ -107,8 +122,9 @@ def test_of_two_silent_ranks_the_one_that_is_stopped_is_told_and_both_are_shown(
 
 
 def test_a_rank_at_work_is_waited_for_by_the_others(attempt: AttemptDir, folder: Path) -> None:
-    with rank_process(folder, 2), rank_process(folder, 3, beats=True):
-        assert not finds_hang(watch_over(replace(LAUNCH, hang_timeout_s=1.5), attempt, folder), for_s=3)
+    with rank_process(folder, 2), pulse_of(folder, 3) as at_work:
+        watching = watch_over(LAUNCH, attempt, folder)
+        assert not finds_hang(watching, for_s=3, meanwhile=at_work.beat)
     assert told(attempt)["silent"] is None and not list(attempt.logs.iterdir())
 
 
@@ -144,15 +160,13 @@ def test_ranks_that_stand_still_are_told_long_before_they_hang(
 ) -> None:
     monkeypatch.setattr(watch, "SILENT_S", 0.5)
     patient = replace(LAUNCH, hang_timeout_s=60.0)
-    with rank_process(folder, 2) as stopped, rank_process(folder, 3, beats=True) as at_work:
+    with rank_process(folder, 2) as stopped, pulse_of(folder, 3) as at_work:
         watching = watch_over(patient, attempt, folder)
-        assert not finds_hang(watching, for_s=1.5)
+        assert not finds_hang(watching, for_s=1.5, meanwhile=at_work.beat)
         assert not told(attempt).get("stand_still"), "one is at work"
-        at_work.send_signal(signal.SIGSTOP)
         wait_for(lambda: watching.finds_hang() or told(attempt).get("stand_still"))
         assert told(attempt)["silent"] is None and stopped.poll() is None
-        at_work.send_signal(signal.SIGCONT)
-        wait_for(lambda: watching.finds_hang() or not told(attempt)["stand_still"])
+        wait_for(lambda: at_work.beat() or watching.finds_hang() or not told(attempt)["stand_still"])
 
 
 def test_nothing_hangs_while_a_rank_of_another_node_is_at_work(attempt: AttemptDir, folder: Path) -> None:
@@ -160,6 +174,7 @@ def test_nothing_hangs_while_a_rank_of_another_node_is_at_work(attempt: AttemptD
     others_say(attempt, None)
     with rank_process(folder, 2), rank_process(folder, 3):
         watching = watch_over(BESIDE, attempt, folder)
+        wait_for(lambda: watching.finds_hang() or told(attempt)["silent"])
         assert not finds_hang(watching, for_s=1.5)
         assert told(attempt)["silent"]["rank"] in (2, 3) and told(attempt)["hang"] is None
         assert not list(attempt.logs.iterdir())
@@ -174,14 +189,12 @@ def test_whoever_waits_for_a_rank_of_another_node_lets_that_one_speak_and_speaks
     monkeypatch.setattr(watch, "_OTHERS_FIRST_S", 6.0)
     others_say(attempt, replace(WAITS, is_held=True))
     with rank_process(folder, 2), rank_process(folder, 3):
-        watching = watch_over(BESIDE, attempt, folder)
-        wait_for(lambda: watching.finds_hang() or told(attempt)["silent"])
-        began = time.monotonic()
-        assert not finds_hang(watching, for_s=1.0)
-        assert told(attempt)["silent"]["stack"] and told(attempt)["hang"] is None, "its stacks are there already"
+        watching, began = watch_over(BESIDE, attempt, folder), time.monotonic()
+        wait_for(lambda: watching.finds_hang() or (told(attempt)["silent"] or {}).get("stack"))
+        assert told(attempt)["hang"] is None, "its stacks are there already"
         for rank in (2, 3):
             attempt.stack(rank).write_text("as it stood")
-        assert finds_hang(watching, for_s=20) and time.monotonic() - began >= 2.0
+        assert finds_hang(watching, for_s=20) and time.monotonic() - began >= 6.0
     assert told(attempt)["hang"]["stack"]
     assert [attempt.stack(rank).read_text() for rank in (2, 3)] == ["as it stood"] * 2
 
@@ -194,13 +207,12 @@ def test_a_node_that_ends_because_of_a_hang_does_not_make_the_others_look_again(
     monkeypatch.setattr(watch, "_OTHERS_FIRST_S", 6.0)
     others_say(attempt, replace(WAITS, is_held=True))
     with rank_process(folder, 2), rank_process(folder, 3):
-        watching = watch_over(BESIDE, attempt, folder)
+        watching, began = watch_over(BESIDE, attempt, folder), time.monotonic()
         wait_for(lambda: watching.finds_hang() or (told(attempt)["silent"] or {}).get("stack"))
         for rank in (2, 3):
             attempt.stack(rank).write_text("as it stood")
         others_say(attempt, None, state="ended", hang=replace(WAITS, is_held=True))
-        assert not finds_hang(watching, for_s=1.0)
-        assert finds_hang(watching, for_s=20)
+        assert finds_hang(watching, for_s=20) and time.monotonic() - began >= 6.0
     assert [attempt.stack(rank).read_text() for rank in (2, 3)] == ["as it stood"] * 2
 
 

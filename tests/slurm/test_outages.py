@@ -51,7 +51,7 @@ def test_a_run_that_is_submitted_to_a_frozen_controller_and_waited_for_through_a
     talk = tmp_path / "talk"
     os.kill(controller, signal.SIGSTOP)
     with talk.open("w") as stderr, (tmp_path / "facts").open("w") as stdout:
-        command = (*argv, "--wait", "--json", "--set", "duration.steps=450")
+        command = (*argv, "--wait", "--json", "--set", "duration.steps=700")
         env = outside_any_job(os.environ)
         submit = subprocess.Popen(command, cwd=tmp_path, stdout=stdout, stderr=stderr, env=env)
     wait_for(submit, lambda: "Slurm does not answer" in talk.read_text())
@@ -60,7 +60,7 @@ def test_a_run_that_is_submitted_to_a_frozen_controller_and_waited_for_through_a
     os.kill(controller, signal.SIGSTOP)
     time.sleep(LONGER_THAN_SLURMS_TIME_OUT_S)
     os.kill(controller, signal.SIGCONT)
-    assert submit.wait(timeout=60) == 0, talk.read_text()
+    assert submit.wait(timeout=180) == 0, talk.read_text()
     facts = json.loads((tmp_path / "facts").read_text())
     assert facts["outcome"] == "done"
     jobs = frozen_lab.run(["squeue", "--noheader", "--states=all", "--format=%A"]).stdout.split()
@@ -77,7 +77,7 @@ def test_a_run_whose_time_is_up_while_the_controller_is_frozen_has_one_successor
     words = ("--cluster", frozen_lab.profile(tmp_path), "--set", "resources.cpus_per_gpu=1")
     short = ("--set", "resources.walltime=0:01:00", "--set", "datasets.0.args.pause_s=0.01")
     run = submit(tmp_path, RECIPES / "slow.yaml", *words, *short, "--set", "checkpoint.every.steps=20", "--json")
-    eventually(lambda: losses(run.path), timeout_s=60)
+    eventually(lambda: losses(run.path))
     time.sleep(max(0.0, run.launch["ends_at"] - BEFORE_THE_RUN_STOPS_S - time.time()))
     os.kill(controller, signal.SIGSTOP)
     time.sleep(LONGER_THAN_SLURMS_TIME_OUT_S)
@@ -91,7 +91,7 @@ def test_a_run_whose_time_is_up_while_the_controller_is_frozen_has_one_successor
     assert steps_made(run) == list(range(1, 301)), "every step once"
 
 
-def wait_for(process: subprocess.Popen[bytes], is_so: Callable[[], bool], timeout_s: float = 60) -> None:
+def wait_for(process: subprocess.Popen[bytes], is_so: Callable[[], bool], timeout_s: float = 180) -> None:
     """Wait until something is so, while the process is at work."""
     deadline = time.monotonic() + timeout_s
     while not is_so():

@@ -22,13 +22,13 @@ from orchestrator.submit.prepare import prepare
 from orchestrator.submit.runs import SETTLED_S, statuses
 from orchestrator.submit.slurm import SlurmBackend
 from orchestrator.submit.start import resume_run, start_run
-from orchestrator.submit.wait import watch
+from orchestrator.submit.wait import POLL_S, watch
 from tests.cli.test_lifecycle import WITH_CTRL_C
 from tests.support.command_line import TINY, orchestrate
 from tests.support.fake_slurm import FakeSlurm
 from tests.support.run_dirs import end_attempt, make_run_dir, start_attempt
 
-SHORT = Patience(for_s=2.0, pause_s=0.1, answer_s=1.0)
+SHORT = Patience(for_s=6.0, pause_s=0.1, answer_s=2.0)
 LOST = {"err": "sbatch: error: Batch job submission failed: Socket timed out on send/recv operation\n", "code": 1}
 ARRIVED = {**LOST, "arrives_after": 0}
 UNREACHED = {
@@ -48,7 +48,7 @@ OK: dict[str, Any] = {}
 
 @pytest.fixture
 def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSlurm:
-    """A Slurm on PATH that is waited for for two seconds, not three minutes."""
+    """A Slurm on PATH that is waited for for six seconds, not three minutes."""
     fake = FakeSlurm.install(tmp_path / "slurm")
     monkeypatch.setenv("PATH", fake.environment["PATH"])
     monkeypatch.setattr(slurm_module, "PATIENCE", SHORT)
@@ -83,7 +83,7 @@ def test_a_submission_whose_answer_was_lost_is_found_by_its_mark_and_not_sent_ag
     assert argv[0] == f"--comment=orchestrate:{handed.submission.mark}" and handed.submission.mark in argv[1]
     first, second = handed.said
     assert first.startswith("Slurm does not answer (Batch job submission failed: Socket timed out")
-    assert "the submission is tried again for up to 2.0 s; Ctrl-C ends that" in first
+    assert "the submission is tried again for up to 6.0 s; Ctrl-C ends that" in first
     assert second == "the submission had arrived"
 
 
@@ -121,7 +121,7 @@ def test_an_sbatch_that_hangs_is_broken_off_and_one_job_is_there_in_the_end(
     slurm.answers({"sbatch": [hanging, OK]})
     handed = Handed(run)
     assert (handed.job_id, slurm.jobs) == ("41", [41])
-    assert "(no answer within 1 s)" in handed.said[0]
+    assert "(no answer within 2 s)" in handed.said[0]
 
 
 def test_an_answer_that_names_no_job_is_no_reason_to_submit_again(slurm: FakeSlurm, run: RunDir) -> None:
@@ -280,7 +280,7 @@ def test_without_a_sacct_at_all_a_forgotten_job_has_ended(slurm: FakeSlurm) -> N
 
 
 def test_a_verdict_ends_the_wait_at_once_while_squeue_hangs(slurm: FakeSlurm, run: RunDir) -> None:
-    slurm.answers({"squeue": {"hangs_s": 8}})
+    slurm.answers({"squeue": {"hangs_s": 60}})
     looks = watch(run)
     assert next(looks).status.state == "unknown"
     end_attempt(start_attempt(run))
@@ -288,7 +288,7 @@ def test_a_verdict_ends_the_wait_at_once_while_squeue_hangs(slurm: FakeSlurm, ru
     write_json(run.cursor, {"complete": True})
     started = time.monotonic()
     last = list(looks)[-1]
-    assert (last.ended, last.status.state) == (True, "done") and time.monotonic() - started < 3
+    assert (last.ended, last.status.state) == (True, "done") and time.monotonic() - started < 20
 
 
 def test_a_verdict_ends_the_wait_within_15_s_where_nobody_answers_and_mlflow_has_not_got_all(
@@ -307,8 +307,8 @@ def test_without_accounting_the_wait_for_a_job_that_is_gone_ends_within_15_s_and
     looks = watch(run)
     assert {next(looks).status.state for _ in range(12)} == {"unknown"}
     slurm.answers({"squeue": NO_SUCH_JOB, "sacct": NO_ACCOUNTING})
-    started = time.monotonic()
-    assert list(looks)[-1].status.state == "lost" and time.monotonic() - started < 15
+    rest = list(looks)
+    assert rest[-1].status.state == "lost" and len(rest) * POLL_S < 15
 
 
 RUNNING = {"out": "41|RUNNING\n"}
@@ -328,7 +328,7 @@ def test_a_cancel_waits_until_the_controller_answers_and_signals_once(slurm: Fak
     slurm.answers({"squeue": [SILENT_QUEUE, SILENT_QUEUE, RUNNING]})
     error, said = cancel()
     assert error == "" and slurm.calls_of("scancel") == [["--signal=TERM", "41"]]
-    assert "the request to end is tried again for up to 2.0 s; Ctrl-C ends that" in said[0]
+    assert "the request to end is tried again for up to 6.0 s; Ctrl-C ends that" in said[0]
 
 
 def test_a_cancel_that_the_controller_never_hears_says_that_the_job_was_not_asked(slurm: FakeSlurm) -> None:

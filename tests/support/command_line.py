@@ -14,7 +14,7 @@ TINY = RECIPES / "tiny.yaml"
 
 
 def orchestrate(
-    *words: str | Path, cwd: Path, env: Mapping[str, str] | None = None, timeout_s: float = 120
+    *words: str | Path, cwd: Path, env: Mapping[str, str] | None = None, timeout_s: float = 600
 ) -> subprocess.CompletedProcess[str]:
     """Run a verb in `cwd` and return its output and exit code."""
     return subprocess.run(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 
-def wait_for(what: Callable[[], Any], timeout_s: float = 45) -> Any:
+def wait_for(what: Callable[[], Any], timeout_s: float = 120) -> Any:
     """The first true answer of `what`, asked ten times a second."""
     give_up_at = time.monotonic() + timeout_s
     while not (answer := what()):
@@ -21,5 +21,5 @@ def is_alive(pid: int) -> bool:
     """True for a process that runs; a zombie does not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return False

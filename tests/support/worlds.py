@@ -63,11 +63,11 @@ class RunningWorld:
     attempt: AttemptDir
     ranks: list[Rank]
 
-    def wait(self, timeout_s: float = 120) -> list[int]:
+    def wait(self, timeout_s: float = 600) -> list[int]:
         """The exit codes, by rank."""
         return [rank.wait(timeout_s) for rank in self.ranks]
 
-    def wait_for_step(self, step: int, timeout_s: float = 60) -> None:
+    def wait_for_step(self, step: int, timeout_s: float = 180) -> None:
         """Until the journal of this attempt shows that `step` was made."""
         give_up_at = time.monotonic() + timeout_s
         while max(metrics_of(self.run, "train/loss", attempt=self.attempt.number), default=0) < step:

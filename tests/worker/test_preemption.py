@@ -43,7 +43,7 @@ def test_a_run_stopped_twice_and_resumed_on_other_worlds_repeats_and_skips_nothi
     assert first["consumed_samples"] == 16 * first["step"]
     assert (run.checkpoints / first["checkpoint"] / "COMMIT").exists()
 
-    with world_of(run, 3, **SLOWLY) as world:
+    with world_of(run, 3, DELAY_S="0.06") as world:
         world.wait_for_step(first["step"] + 4)
         for _ in range(3):
             world.signal(signal.SIGUSR1, rank=0)

@@ -251,7 +251,7 @@ def test_a_rank_killed_in_mid_epoch_is_made_up_for_by_another_world_and_other_lo
     run = make_run(tmp_path / "run", recipe(POINTS, loader={"workers": 1}), CODE)
     for world_size, workers, until in ((2, 1, 5), (3, 2, 11)):
         write_recipe(run, loader={"workers": workers})
-        with world_of(run, world_size, **SLOWLY) as world:
+        with world_of(run, world_size, DELAY_S="0.06") as world:
             world.wait_for_step(until)
             world.signal(signal.SIGKILL, rank=0)
             assert world.wait()[0] == -signal.SIGKILL

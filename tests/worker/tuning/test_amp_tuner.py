@@ -284,7 +284,7 @@ def test_a_run_that_waits_for_its_data_is_left_alone(tmp_path: Path, monkeypatch
 
 def test_a_stop_while_it_is_tried_goes_on_in_fp32_and_tries_again(tmp_path: Path) -> None:
     """What is on trial is in no checkpoint."""
-    run = prepared(tmp_path / "run", "Paced", "auto")
+    run = prepared(tmp_path / "run", "Paced", "auto", fp32_s=0.2, lower_s=0.1)
     with world_of(run, 1, SHORT_WINDOWS="1") as world:
         while not decisions(run):
             world.wait_for_step(max(metrics_of(run, "train/loss"), default=0) + 1)
