@@ -15,8 +15,8 @@ from tests.support.command_line import TINY
 
 ROUNDS = 5
 TRIES = 3
-MOST = 2.0
-"""Times a plan that asks nobody. A second in all, where that takes half of one."""
+"""What else runs on the machine is not the plan's doing: as many measurements before one fails."""
+MOST_S = 1.0
 ENTRY = Path(sys.executable).parent / "orchestrate"
 
 pytestmark = [pytest.mark.bench, pytest.mark.slurm]
@@ -31,13 +31,14 @@ def wall_s(cwd: Path, *words: str) -> float:
     return elapsed_s
 
 
-def test_slurms_answers_take_a_plan_no_longer_than_the_plan_itself(lab: SlurmLab, tmp_path: Path) -> None:
+def test_a_plan_with_the_live_cluster_takes_less_than_a_second(lab: SlurmLab, tmp_path: Path) -> None:
     wall_s(tmp_path)
     for _ in range(TRIES):
         pairs = [(wall_s(tmp_path), wall_s(tmp_path, "--offline")) for _ in range(ROUNDS)]
         live, offline = (statistics.median(times) for times in zip(*pairs, strict=True))
-        told = f"{live:.2f} s, of which Slurm {live - offline:.2f} s"
-        print(f"\norchestrate plan --cluster: {told}: {live / offline:.2f} times one without (at most {MOST:g})")
-        if live <= MOST * offline:
+        print(
+            f"\norchestrate plan --cluster: {live:.2f} s, of which Slurm {live - offline:.2f} s (at most {MOST_S:g} s)"
+        )
+        if live < MOST_S:
             break
-    assert live <= MOST * offline
+    assert live < MOST_S

@@ -1,14 +1,12 @@
-"""Ranks that really are slow are named, and training does not change by that.
-
-No sleep is short, and on a busy machine each is longer: figures are held from below here, and from both sides by the
-tables of the law (`test_stragglers.py`).
-"""
+"""Ranks that really are slow are named, with figures near the truth, and training does not change by that."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from statistics import fmean
 from typing import Any
+
+import pytest
 
 from orchestrator.run_dir import RunDir
 from orchestrator.tracking.attempts import read_history
@@ -52,8 +50,8 @@ def test_a_rank_whose_data_are_slow_is_named_and_its_end_is_told(tmp_path: Path)
     attempt = run_world(run, 3, SLOW_RANKS="2")
     began, ended = events_of(run, EVENT)
     assert (began["rank"], began["node"], began["slow_at"], began["until_step"]) == (2, "node1", "data", None)
-    assert began["times_median"] > 3
-    assert 0.85 * 0.1 / step_s(run, range(20, 100)) < began["cost"] < 1
+    assert 3 < began["times_median"] < 1.1 * (0.1 + 2 * ALL_S) / (2 * ALL_S)
+    assert began["cost"] == pytest.approx(0.1 / step_s(run, range(20, 100)), rel=0.15)
     assert WINDOW_STEPS < began["since_step"] < 60
     assert ended == {**began, "until_step": ended["until_step"]} and 90 < ended["until_step"] < 220
     assert [one.as_detail() for one in read_history(run, StepTimes(run.path)).stragglers] == [ended]
@@ -68,8 +66,8 @@ def test_a_rank_that_computes_slowly_is_named_and_where_all_are_slow_nobody_is(t
     run_world(run, 2, SLOW_RANKS="1")
     (named,) = events_of(run, EVENT)
     assert (named["rank"], named["slow_at"], named["until_step"]) == (1, "compute", None)
-    assert named["times_median"] > 1.4
-    assert 0.75 * 0.03 / step_s(run, range(50, 220)) < named["cost"] < 1
+    assert 1.4 < named["times_median"] < 1.1 * 2.5
+    assert named["cost"] == pytest.approx(0.03 / step_s(run, range(50, 220)), rel=0.25)
     run_world(even, 2, SLOW_RANKS="0,1")
     assert events_of(even, EVENT) == []
     assert metrics_of(even, "train/loss") == metrics_of(run, "train/loss")
@@ -85,4 +83,4 @@ def test_in_a_loop_of_ones_own_a_slow_rank_is_named_too(tmp_path: Path) -> None:
     run_world(run, 2, SLOW_RANKS="0")
     (named,) = events_of(run, EVENT)
     assert (named["rank"], named["slow_at"]) == (0, "compute")
-    assert 0.75 * 0.03 / step_s(run, range(50, 220)) < named["cost"] < 1
+    assert named["cost"] == pytest.approx(0.03 / step_s(run, range(50, 220)), rel=0.25)
