@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 
+from orchestrator.checkpoint_names import committed
 from orchestrator.files import read_json
 from orchestrator.run_dir import RunDir
 
@@ -21,7 +22,7 @@ END_S = 10.0
 def longest_save_s(run: RunDir) -> float | None:
     """Seconds that the slowest of the checkpoints that are kept took to be written; None where none says it."""
     found = list[float]()
-    for marker in run.checkpoints.glob("step-*/COMMIT"):
+    for checkpoint in committed(run.checkpoints).values():
         with contextlib.suppress(OSError, ValueError, AttributeError, TypeError):
-            found.append(float(read_json(marker.with_name("manifest.json"))["write_s"]))
+            found.append(float(read_json(checkpoint / "manifest.json")["write_s"]))
     return max(found, default=None)

@@ -11,13 +11,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from orchestrator.checkpoint_names import committed
+
 ATTEMPT_VARIABLE = "ORCHESTRATE_ATTEMPT_DIR"
 """The variable that tells every rank the directory of its attempt."""
 PULSE_VARIABLE = "ORCHESTRATE_PULSE_DIR"
 """The variable that tells every rank where on its machine it leaves its signs of life; see `pulse`."""
 
 _ATTEMPT = re.compile(r"\d{3,}")
-_CHECKPOINT = re.compile(r"step-(\d{8,})")
 
 
 @dataclass(frozen=True)
@@ -233,9 +234,8 @@ class RunDir:
         return planned[-1] if planned and has_checkpoint else None
 
     def newest_checkpoint_step(self) -> int | None:
-        """The step of the newest checkpoint that is complete; whether it is sound is seen when it is loaded."""
-        names = (_CHECKPOINT.fullmatch(path.parent.name) for path in self.checkpoints.glob("step-*/COMMIT"))
-        return max((int(name[1]) for name in names if name), default=None)
+        """The step of the newest checkpoint that is complete."""
+        return max(committed(self.checkpoints), default=None)
 
     def last_attempt(self) -> AttemptDir | None:
         return max(self.all_attempts(), key=lambda attempt: attempt.number, default=None)

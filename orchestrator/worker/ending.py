@@ -6,11 +6,11 @@ import math
 import multiprocessing
 import time
 
+from orchestrator.checkpoint_names import checkpoint_name
 from orchestrator.files import write_json
 from orchestrator.run_dir import AttemptDir
 from orchestrator.tracking.events import OBSERVED_PEAK, PREDICTED_PEAK
 from orchestrator.units import GIB
-from orchestrator.worker.checkpoints.layout import checkpoint_name
 from orchestrator.worker.inputs import Inputs
 from orchestrator.worker.peak import PeakMemory
 from orchestrator.worker.preemption import DEADLINE

@@ -9,6 +9,7 @@ import statistics
 import subprocess
 import sys
 import time
+import timeit
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -17,10 +18,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from orchestrator.pulse import make_pulse
+from orchestrator.run_dir import PULSE_VARIABLE
 from orchestrator.tracking.events import GPU
 from orchestrator.tracking.journal import Journal, read_journal_dir
 from orchestrator.worker.data.fetch_cost import FetchCost, FetchMeter
 from orchestrator.worker.data.lanes import LiveBatches
+from orchestrator.worker.pulse import Pulse
 from orchestrator.worker.tuning.loader_tuner import LoaderTuner
 from orchestrator.worker.world import World
 from tests.support.fake_driver import FakeDriver
@@ -141,3 +145,15 @@ def test_a_driver_that_hangs_for_half_a_minute_does_not_move_the_step_time(tmp_p
         if ratio >= 0.99:
             return
     assert ratio >= 0.99
+
+
+def test_the_signs_of_life_of_a_step_cost_about_a_microsecond(tmp_path: Path) -> None:
+    """0.8 us for the two signs of a step where nothing else runs; the bound is for a machine with neighbours."""
+    make_pulse(tmp_path, 3)
+    pulse = Pulse.of_rank({PULSE_VARIABLE: str(tmp_path), "RANK": "3"})
+
+    def step() -> None:
+        pulse.backward()
+        pulse.stepped(1)
+
+    assert min(timeit.repeat(step, number=2000, repeat=10)) / 2000 < 10e-6

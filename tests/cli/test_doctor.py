@@ -14,7 +14,7 @@ import pytest
 
 from tests.support.command_line import TINY, orchestrate
 from tests.support.fake_slurm import FakeSlurm
-from tests.support.mlflow_server import free_port
+from tests.support.ports import free_port
 
 SITE = "{name: site, scheduler: slurm, partitions: {main: {nodes: {num_nodes: 1, cpus: 1}, default: true}}}"
 SLEEPING_PROBE = "import sys, time; 'orchestrator.submit.doctor.probe' in sys.orig_argv and time.sleep(60)"

@@ -29,7 +29,8 @@ from orchestrator.submit.doctor.slurm import slurm_findings
 from orchestrator.submit.tracker_health import database_path, tracker_findings
 from tests.support.command_line import TINY
 from tests.support.fake_slurm import FakeSlurm
-from tests.support.mlflow_server import MlflowServer, free_port
+from tests.support.mlflow_server import MlflowServer
+from tests.support.ports import free_port
 
 ROOT = Path(__file__).parent.parent.parent
 DEV = read_profile(ROOT / "cluster" / "dev.yaml").model_copy(update={"slurm_conf": None, "slurm_cluster": "dev"})

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -24,6 +23,7 @@ from orchestrator.recipe.read import recipe_from_stored
 from orchestrator.run_dir import AttemptDir, RunDir
 from orchestrator.tracking.journal import read_journal_dir
 from tests.support.nursery import ForkedRank, nursery
+from tests.support.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 Rank = subprocess.Popen[bytes] | ForkedRank
@@ -167,13 +167,6 @@ def run_world(run: RunDir, world_size: int, *, is_anew: bool = False, **env: str
         codes = world.wait()
         assert codes == [0] * world_size, world.log()
         return world.attempt
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
 
 
 def metrics_of(run: RunDir, key: str, *, attempt: int | None = None) -> dict[int, float]:

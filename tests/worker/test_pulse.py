@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-import timeit
 from pathlib import Path
 
 import pytest
@@ -137,17 +136,6 @@ def test_a_phase_that_an_error_leaves_is_left(pulse: Pulse, tmp_path: Path) -> N
 )
 def test_a_rank_that_nobody_supervises_gives_its_signs_to_nobody(env: dict[str, str]) -> None:
     Pulse.of_rank(env).stepped(1)
-
-
-@pytest.mark.bench
-def test_a_step_costs_about_a_microsecond(pulse: Pulse) -> None:
-    """0.8 us for the two signs of a step where nothing else runs; the bound is for a machine with neighbours."""
-
-    def step() -> None:
-        pulse.backward()
-        pulse.stepped(1)
-
-    assert min(timeit.repeat(step, number=2000, repeat=10)) / 2000 < 10e-6
 
 
 def test_a_rank_shows_where_it_stands_when_asked_and_goes_on(tmp_path: Path) -> None:

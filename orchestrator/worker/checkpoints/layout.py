@@ -13,7 +13,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -22,25 +21,13 @@ from typing import Any, BinaryIO
 
 import torch
 
+from orchestrator.checkpoint_names import COMMIT
 from orchestrator.errors import Problem, RunError
 from orchestrator.files import PRIVATE_FILE, make_private_dir, sync_dir
 
 SCHEMA = 1
-COMMIT = "COMMIT"
 STATE = "state.json"
 _MANIFEST = "manifest.json"
-_NAME = re.compile(r"step-(\d{8,})")
-
-
-def checkpoint_name(step: int) -> str:
-    """The folder of the checkpoint made after `step` optimizer steps; names sort as steps do, up to 10^8."""
-    return f"step-{step:08d}"
-
-
-def step_of(name: str) -> int | None:
-    """The step that a folder's name says; None for a name that is no checkpoint's."""
-    match = _NAME.fullmatch(name)
-    return int(match[1]) if match else None
 
 
 def build(folder: Path, tensors: Mapping[str, Any], state: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import torch
 
+from orchestrator.checkpoint_names import checkpoint_name
 from orchestrator.errors import NoRoom, OrchestratorError, Problem, TrainingError
 from orchestrator.failure_kinds import LOADER_KILLED, PEER_LOST
 from orchestrator.last_save import longest_save_s
@@ -19,7 +20,7 @@ from orchestrator.pulse import Phase
 from orchestrator.talk import warn
 from orchestrator.tracking.journal import Journal
 from orchestrator.worker.checkpoints.background import Background
-from orchestrator.worker.checkpoints.layout import SCHEMA, checkpoint_name
+from orchestrator.worker.checkpoints.layout import SCHEMA
 from orchestrator.worker.checkpoints.restore import (
     changes_of_order,
     load_model,

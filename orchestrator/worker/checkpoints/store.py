@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from orchestrator.checkpoint_names import COMMIT, checkpoint_name, committed, step_of
 from orchestrator.errors import NoRoom, Problem, RunError
 from orchestrator.files import FULL, make_private_dir, read_json, sync_dir, write_atomically
 from orchestrator.recipe.schema import KeepBest
 from orchestrator.units import format_memory
-from orchestrator.worker.checkpoints.layout import COMMIT, STATE, build, checkpoint_name, damage_of, step_of
+from orchestrator.worker.checkpoints.layout import STATE, build, damage_of
 from orchestrator.worker.tensors import num_bytes_of
 
 _BUILDING = ".building"
@@ -96,9 +97,7 @@ class CheckpointStore:
 
     def _committed(self) -> list[int]:
         """Steps of the checkpoints with a COMMIT marker, newest first."""
-        found = self.folder.iterdir() if self.folder.is_dir() else ()
-        steps = [step for path in found if (step := step_of(path.name)) is not None and (path / COMMIT).is_file()]
-        return sorted(steps, reverse=True)
+        return sorted(committed(self.folder), reverse=True)
 
     def _publish(self, building: Path, final: Path, marker: str) -> None:
         self.before_commit()

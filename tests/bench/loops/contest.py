@@ -12,7 +12,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.support.worlds import ROOT, add_attempt, free_port, make_run
+from tests.support.ports import free_port
+from tests.support.worlds import ROOT, add_attempt, make_run
 
 CODE = Path(__file__).parent / "code"
 BARE = "a loop by hand"
