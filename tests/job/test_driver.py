@@ -180,7 +180,7 @@ def test_a_killed_supervisor_leaves_a_verdict_and_no_orphans(tmp_path: Path) -> 
         name = read_json(driver.attempt.driver)["nodes"][0]
         others = killed_mid_run(run, driver, read_json(driver.attempt.node(name))["pid"])
         exit_code, output = driver.end()
-        wait_for(lambda: not any(map(is_alive, others)), timeout_s=20)
+        wait_for(lambda: not any(map(is_alive, others)), timeout_s=5)
     assert exit_code == 4, output
     assert driver.verdict()["reason"].startswith(f"the supervisor of {name} was killed by SIGKILL")
 
@@ -206,7 +206,7 @@ def test_a_run_directory_that_is_removed_under_the_run_ends_it_in_one_line_and_l
         gone = run.path.rename(tmp_path / "gone")
         shutil.rmtree(gone, ignore_errors=True)
         exit_code, output = driver.end()
-        wait_for(lambda: not any(map(is_alive, pids)), timeout_s=20)
+        wait_for(lambda: not any(map(is_alive, pids)), timeout_s=5)
     assert exit_code == 2, output
     assert f"{run.path}: was removed while the run was at work" in output and "Traceback" not in output
 

@@ -62,7 +62,7 @@ def hung(driver: Driver, rank: int) -> tuple[dict[str, Any], str]:
     """Let a rank hang; the verdict, and the rank's stack. By then no process of the attempt is left."""
     processes = stop_rank(driver, rank)
     verdict = verdict_on(driver)
-    wait_for(lambda: not any(is_alive(process.pid) for process in processes), timeout_s=20)
+    wait_for(lambda: not any(is_alive(process.pid) for process in processes), timeout_s=3)
     stack = driver.attempt.stack(rank)
     assert stat.S_IMODE(stack.stat().st_mode) == 0o600
     return verdict, stack.read_text()
@@ -132,5 +132,5 @@ def test_a_run_that_hangs_is_stopped_as_fast_as_any_other(tmp_path: Path, monkey
         processes = stop_rank(driver, rank=1)
         driver.process.send_signal(signal.SIGTERM)
         verdict = verdict_on(driver, timeout_s=30)
-        wait_for(lambda: not any(is_alive(process.pid) for process in processes), timeout_s=20)
+        wait_for(lambda: not any(is_alive(process.pid) for process in processes), timeout_s=5)
     assert (verdict["outcome"], verdict["cause"], verdict["asked_by"]) == ("failed", "asked", "SIGTERM")

@@ -70,7 +70,7 @@ def supervised(folder: Path, driver: FakeDriver, *, silent_s: float = 60.0, **en
         yield Supervised(folder / "run")
         assert process.stdin is not None
         process.stdin.close()
-        assert process.wait(timeout=20) == 0
+        assert process.wait(timeout=8) == 0
     finally:
         process.kill()
         process.wait()
