@@ -235,8 +235,10 @@ class Course:
 
     def _passes(self, consumed_samples: int) -> dict[str, float]:
         """How often each dataset has been passed over, by its metric's name; progress/epoch says it of one alone."""
-        passes = self.windows.order.passes_at(consumed_samples)
-        return {f"data/{name}/passes": number for name, number in passes.items()} if len(passes) > 1 else {}
+        order = self.windows.order
+        if len(order.mixture.shares) < 2:
+            return {}
+        return {f"data/{name}/passes": number for name, number in order.passes_at(consumed_samples).items()}
 
     def _is_finished(self) -> bool:
         return self.ends_early or self.cadences.is_finished(self.progress)

@@ -23,7 +23,7 @@ from orchestrator.worker.world import Peers
 _RECENT_STEPS = 16
 _STEPS = 3
 """A vote is sent after one step, read after the next one, and may have come just too late for the one before. For the
-exchange itself, which comes about every 0.2 s, there is END_S."""
+exchange itself, which comes about every 0.5 s, there is END_S."""
 
 
 def margin_s(*, save_s: float, step_s: float, patience_s: float) -> float:

@@ -1,7 +1,7 @@
 """A signal sets a flag; the loop looks at it between steps. Standard library only: it comes before torch.
 
 Slurm, torchrun and people ask a rank to end by a signal. All ranks agree first (the flag travels in their exchange of
-reports, about every 0.2 s), then they save, then rank 0 leaves a file that says so, and everyone ends with status 0.
+reports, about every 0.5 s), then they save, then rank 0 leaves a file that says so, and everyone ends with status 0.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ SHORT_STEP = {"width": 384, "batch": 32, "steps_per_turn": 150}
 LONG_STEP = {"width": 1408, "batch": 64, "steps_per_turn": 50}
 """About 10 ms for one rank where nothing else runs. Turns are long: after a wait at its gate, ours exchanges sooner."""
 TURNS = 21
-STARTS, TURNS_OF_A_START = 6, 5
+STARTS, TURNS_OF_A_START = 4, 5
 TRIES = 3
 """What else runs on the machine is not the loop's cost: as many measurements before one fails."""
 
@@ -29,69 +29,63 @@ def table(title: str, measured: dict[str, list[float]]) -> str:
     return "\n".join([f"{title}: median step, and speed as a multiple of {BARE}", *rows])
 
 
-def in_starts(work: Work, names: list[str], number: int, folder: Path) -> dict[str, list[float]]:
-    """Some turns of each of several starts, the loops in one order and in the other."""
+def is_ahead(measured: dict[str, list[float]], least: float) -> bool:
+    """Whether ours is at least `least` times as fast as the loop by hand, and faster than every other."""
+    beside = {name: speed_beside(measured, OURS, name) for name in measured}
+    return beside[BARE] >= least and min(beside[name] for name in RIVALS) > 1
+
+
+def in_starts(work: Work, folder: Path) -> dict[str, list[float]]:
+    """Some turns of each of several starts, the loops in one order and in the other.
+
+    The same loop of two ranks started again, by hand or ours, is up to 9 % faster or slower, with a standard deviation
+    of 5 %; the median of STARTS starts has one of 2.5 %.
+    """
+    names = [BARE, OURS, *RIVALS]
     measured: dict[str, list[float]] = {name: [] for name in names}
-    for start in range(number):
-        latest = contest(work, names[:: -1 if start % 2 else 1], turns=TURNS_OF_A_START, folder=folder / str(start))
-        measured = {name: measured[name] + latest[name] for name in measured}
+    for start in range(STARTS):
+        order = names[:: -1 if start % 2 else 1]
+        latest = contest(work, order, turns=TURNS_OF_A_START, folder=folder / str(start))
+        measured = {name: measured[name] + latest[name] for name in names}
     return measured
 
 
-def measure(title: str, work: Work, names: list[str], folder: Path) -> dict[str, list[float]]:
-    """The turns of all loops; the table is printed as it is measured."""
-    measured = contest(work, names, turns=TURNS, folder=folder)
-    print(f"\n{table(title, measured)}")
-    return measured
+def of_one_rank(title: str, work: Work, least: float, folder: Path) -> None:
+    """Up to TRIES measurements of all loops, until ours is ahead in one."""
+    for attempt in range(TRIES):
+        measured = contest(work, [BARE, OURS, *RIVALS], turns=TURNS, folder=folder / str(attempt))
+        print(f"\n{table(title, measured)}")
+        if is_ahead(measured, least):
+            return
+    raise AssertionError(f"in {TRIES} measurements the loop was not ahead")
 
 
 def test_a_short_step_of_one_rank_costs_no_more_than_by_hand_and_less_than_with_anybody_else(tmp_path: Path) -> None:
-    for attempt in range(TRIES):
-        work = Work(world_size=1, **SHORT_STEP)
-        measured = measure("world 1, short step", work, [BARE, OURS, *RIVALS], tmp_path / str(attempt))
-        beside = {name: speed_beside(measured, OURS, name) for name in measured}
-        faster = [name for name in RIVALS if beside[name] <= 1]
-        if beside[BARE] >= 0.97 and not faster:
-            return
-    assert beside[BARE] >= 0.97
-    assert faster == []
+    of_one_rank("world 1, short step", Work(world_size=1, **SHORT_STEP), 0.97, tmp_path)
 
 
 def test_a_short_step_of_two_ranks_costs_about_what_it_costs_by_hand_and_less_than_a_trainers(
     tmp_path: Path,
 ) -> None:
-    """Here too a start decides over some percent, and the machine over more: decision 19 has both.
-
-    What held on every machine so far is asked for, which is less than the 0.97 that is wanted.
-    """
-    work = Work(world_size=2, **SHORT_STEP)
-    measured = in_starts(work, [BARE, OURS, *RIVALS], 3, tmp_path)
-    print(f"\n{table('world 2, short step, 3 starts', measured)}")
+    """What held on every machine so far is asked for, which is less than the 0.97 that is wanted: decision 19."""
+    measured = in_starts(Work(world_size=2, **SHORT_STEP), tmp_path)
+    print(f"\n{table(f'world 2, short step, {STARTS} starts', measured)}")
     beside = {name: speed_beside(measured, OURS, name) for name in measured}
     assert min(beside[BARE], beside["Lightning Fabric"]) >= 0.9
     assert min(beside[name] for name in ("Accelerate", "Lightning Trainer", "Transformers Trainer")) > 1
 
 
-def test_a_long_step_of_one_rank_costs_what_it_costs_by_hand(tmp_path: Path) -> None:
+def test_a_long_step_of_one_rank_costs_what_it_costs_by_hand_and_less_than_with_anybody_else(tmp_path: Path) -> None:
+    of_one_rank("world 1, long step", Work(world_size=1, **LONG_STEP), 0.99, tmp_path)
+
+
+def test_a_long_step_of_two_ranks_costs_what_it_costs_by_hand_and_less_than_with_anybody_else(tmp_path: Path) -> None:
+    """Where these starts do not suffice, those of as many again are looked at with them."""
+    work, measured = Work(world_size=2, **LONG_STEP), dict[str, list[float]]()
     for attempt in range(TRIES):
-        work = Work(world_size=1, **LONG_STEP)
-        measured = measure("world 1, long step", work, [BARE, OURS], tmp_path / str(attempt))
-        if (ratio := speed_beside(measured, OURS, BARE)) >= 0.99:
+        more = in_starts(work, tmp_path / str(attempt))
+        measured = {name: measured.get(name, []) + more[name] for name in more}
+        print(f"\n{table(f'world 2, long step, {STARTS * (attempt + 1)} starts', measured)}")
+        if is_ahead(measured, 0.99):
             return
-    assert ratio >= 0.99
-
-
-def test_a_long_step_of_two_ranks_costs_what_it_costs_by_hand(tmp_path: Path) -> None:
-    """The same loop started again, by hand or ours, is up to 9 % faster or slower, with a standard deviation of 5 %.
-
-    So the turns of several starts are looked at together, and of as many again when these do not suffice. Of STARTS
-    starts the median has a standard deviation of 2 %, and 0.99 less two of these is asked for: what many more starts
-    came to stands in decision 19.
-    """
-    work = Work(world_size=2, **LONG_STEP)
-    measured = in_starts(work, [BARE, OURS], STARTS, tmp_path / "first")
-    if speed_beside(measured, OURS, BARE) < 0.95:
-        more = in_starts(work, [BARE, OURS], STARTS, tmp_path / "more")
-        measured = {name: measured[name] + more[name] for name in measured}
-    print(f"\n{table(f'world 2, long step, {len(measured[OURS]) // TURNS_OF_A_START} starts', measured)}")
-    assert speed_beside(measured, OURS, BARE) >= 0.95
+    raise AssertionError(f"in {STARTS * TRIES} starts the loop was not ahead")

@@ -83,9 +83,9 @@ class Datasets:
         """
         try:
             found = self._found(draw)
-            bad = tuple(item for item in found if isinstance(item, BadSample))
-            if not bad:
+            if BadSample not in map(type, found):
                 return draw, found
+            bad = tuple(item for item in found if isinstance(item, BadSample))
             if not self._skips_bad:
                 raise SampleError(str(bad[0]))
             good = [place for place, item in enumerate(found) if not isinstance(item, BadSample)]
