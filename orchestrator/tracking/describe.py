@@ -89,6 +89,12 @@ def read_ending(run: RunDir) -> Ending | None:
     return Ending(_STATUS.get(verdict["outcome"], "FAILED"), int(verdict["ended_at"] * 1000))
 
 
+def goes_on_elsewhere(run: RunDir) -> bool:
+    """Whether the last attempt's verdict names a successor: another job goes on, with a forwarder of its own."""
+    last = run.last_attempt()
+    return last is not None and bool((read_json(last.verdict) or {}).get("successor"))
+
+
 def flatten(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
     """(key, text) of every leaf that holds something: `a.b`, lists as `a.0.b`; a long list of plain values is JSON."""
     if value in (None, {}, []):

@@ -79,7 +79,7 @@ class Forwarder:
         self._set_status("RUNNING" if self._is_running() else "SCHEDULED")
 
     def follow(self) -> None:
-        """Replay the journal as it grows, until the run is over and all of it is sent."""
+        """Replay the journal as it grows, until all is sent and the run is over, or goes on in another job."""
         if self.noted().complete and describe.read_ending(self._run):
             return
         self._open(live=True)
@@ -150,15 +150,18 @@ class Forwarder:
         self._each([status], lambda _: self._sink.set_status(self._run_id, status))
 
     def _replay_and_finish(self) -> bool:
-        """Send all there is; True once the run is over and complete. The end is read first: nothing comes after it."""
-        ending = describe.read_ending(self._run)
-        while self._replay(look_twice=ending is not None):
+        """Send all there is; True when nothing comes after it from this job. That is read first.
+
+        A run that is over is finished in MLflow.
+        """
+        ending, goes_on = describe.read_ending(self._run), describe.goes_on_elsewhere(self._run)
+        while self._replay(look_twice=goes_on or ending is not None):
             self._check_pause(0)
         self._send_tags(describe.attempt_tags(self._run, self._redactor))
         if (text := self._description.news()) is not None:
             self._each([text], lambda some: self._sink.describe(self._run_id, some[0]))
         if ending is None:
-            return False
+            return goes_on
         self._send_artifacts(describe.final_artifacts(self._run, self._redactor))
         self._insist(lambda: self._sink.delete_twins(self._run_id, self.identity.uid))
         self._each([ending], lambda _: self._sink.set_terminated(self._run_id, ending.status, ending.time_ms))

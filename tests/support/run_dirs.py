@@ -72,8 +72,10 @@ def start_attempt(run: RunDir, *, nodes: tuple[str, ...] = ("node1", "node2"), j
     return attempt
 
 
-def end_attempt(attempt: AttemptDir, outcome: str = "done", *, final: bool = True, rank: int | None = None) -> None:
+def end_attempt(
+    attempt: AttemptDir, outcome: str = "done", *, final: bool = True, rank: int | None = None, **more: Any
+) -> None:
     """The driver's verdict."""
     verdict: dict[str, Any] = {"outcome": outcome, "reason": f"it is {outcome}", "rank": rank, "node": None, "step": 1}
-    verdict |= {"last_lines": [], "metrics": None, "final": final, "ended_at": time.time()}
+    verdict |= {"last_lines": [], "metrics": None, "final": final, "ended_at": time.time(), **more}
     write_json(attempt.verdict, verdict)

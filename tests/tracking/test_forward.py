@@ -261,6 +261,30 @@ def test_one_run_has_one_forwarder_which_ends_by_itself_or_when_asked(new_run: N
     assert Store(database, run).status == "FINISHED"
 
 
+def test_where_another_job_goes_on_the_forwarder_sends_all_and_ends_with_its_own(
+    new_run: NewRun, database: Path
+) -> None:
+    """A driver waits for it, in a job that Slurm is about to end."""
+    run = new_run()
+    attempt = start_attempt(run)
+    with at_work(run, "--follow") as process:
+        expected = write_metrics(run, range(50))
+        end_attempt(attempt, "preempted", final=False, successor="17")
+        assert process.wait(20) == 0
+    assert Store(database, run).points == exactly(expected)
+    assert Store(database, run).status == "RUNNING" and not cursor_of(run)["complete"]
+
+    start_attempt(run)
+    with at_work(run, "--follow") as process:
+        expected |= write_metrics(run, range(50, 60), attempt=1)
+        wait_until(lambda: cursor_of(run)["points"] == len(expected))
+        assert process.poll() is None
+        end_attempt(run.last_attempt())
+        assert process.wait(20) == 0
+    assert Store(database, run).points == exactly(expected)
+    assert Store(database, run).status == "FINISHED"
+
+
 def test_four_runs_share_one_fresh_database(tmp_path: Path) -> None:
     database = tmp_path / "new" / "mlflow.db"
     runs = [make_run_dir(tmp_path / f"run{number}", uri=f"sqlite:///{database}") for number in range(4)]
