@@ -18,12 +18,14 @@ from orchestrator.tuning.loader_law import MOST_WORKERS
 
 @dataclass(frozen=True)
 class Tuned:
-    """Loader processes of each rank."""
+    """The loader processes of each rank."""
 
     workers: int
     """What to begin with."""
     most_workers: int = MOST_WORKERS
     """With more than these one was killed, or could not be started."""
+    prefetch: int = 2
+    """Micro-batches that each has ready."""
 
 
 def read_tuned(path: Path) -> Tuned | None:
@@ -51,4 +53,4 @@ def share_tuned(run: RunDir) -> None:
         if store is not None and tuned is not None:
             path = Path(store["file"])
             make_private_dir(path.parent)
-            write_json(path, asdict(Tuned(tuned.workers)))
+            write_json(path, asdict(Tuned(tuned.workers, prefetch=tuned.prefetch)))

@@ -70,9 +70,9 @@ class Tuning(Section):
 
     workers: TuningMode | None = Field(
         default=None,
-        description="The number of loader processes: leave it, say in the log what would be better, or change it and "
-        "keep what makes steps at least 3 % shorter, or does as much with fewer. All ranks change it after the same "
-        "step (default: auto; off with `loader.workers: 0`, in a command, and with iterable datasets).",
+        description="The number of loader processes, and the micro-batches that each has ready: leave them, say in the "
+        "log what would be better, or change them and keep what makes steps at least 3 % shorter, or does as much with "
+        "fewer processes. All ranks change them after the same step (default: auto; off with `loader.workers: 0`, in a command, and with iterable datasets).",
     )
     amp: TuningMode = Field(
         default="suggest",

@@ -1,8 +1,10 @@
-"""How many loader processes a rank should have, by what was seen so far: predict, apply, verify, keep or revert. Pure.
+"""How many loader processes a rank should have, and how much each has ready, by what was seen so far: predict, apply,
+verify, keep or revert. Pure.
 
 The law knows a step by two numbers: how long ranks waited for data, and how long a loader process takes for a step's
 micro-batches. More processes help where ranks wait, as long as the cores that they ask for are there. It never trusts
 its own prediction: what does not make steps 3 % shorter is taken back, unless it does as much with fewer processes.
+Where there are enough for the mean micro-batch, and ranks wait for some that take much longer, more ready ones help.
 Ranks that all see the same window decide alike.
 """
 
@@ -19,11 +21,16 @@ LEAST_GAIN = 0.03
 MOST_SWITCHES = 8
 """In a run, ways back included; after that the setting stays."""
 MOST_WORKERS = 32
+MOST_PREFETCH = 16
 
 _HEADROOM = 1.15
 """Processes beyond those that would just suffice: samples take unequal times."""
 _FASTER_BY = 8
 """How many times more processes are tried at once: each asks for memory, and none is verified yet."""
+_DEEPER_BY = 4
+"""How many times more micro-batches a process is to have ready, where some take much longer than others."""
+_UNEVEN = 0.5
+"""A spread of what micro-batches take, from which on waits may come of it."""
 _FAR = 4
 """When so many processes more make it worse, the middle may make it better."""
 _NEW_RATE, _NEW_SHARE, _NEW_WORK = 0.10, 0.05, 0.5
@@ -39,6 +46,8 @@ class Phase(Enum):
 
     MEASURE = "measure"
     VERIFY = "verify"
+    VERIFY_READY = "verify_ready"
+    """Whether more micro-batches ready make steps faster."""
     HOLD = "hold"
 
 
@@ -55,6 +64,8 @@ class Window:
     """What it waits for a core meanwhile."""
     other_s: float
     """What it waits for something else: a disk, a network."""
+    spread: float = 0.0
+    """What a step's micro-batches take a process: its standard deviation, as a share of the mean."""
 
     @property
     def wait_share(self) -> float:
@@ -84,6 +95,8 @@ class Limits:
     """For its loader processes: without the one that it needs itself."""
     most_workers: int = MOST_WORKERS
     """New ones that there is room for, in memory and shared memory, beside those that are there."""
+    most_ready: float = math.inf
+    """Micro-batches that there is room for beside those that are there, in all of a rank's processes together."""
     switch_s: float = 0.3
     """What a switch costs, as learnt from the last one."""
     seconds_left: float = math.inf
@@ -91,9 +104,10 @@ class Limits:
 
 @dataclass(frozen=True)
 class Decision:
-    """What to change, and why; `predicted_s` is the step that is expected of it, None where one is taken back."""
+    """What to have from now on, and why; `predicted_s` is the step that is expected, None where one is taken back."""
 
     workers: int
+    prefetch: int
     why: str
     predicted_s: float | None = None
 
@@ -103,9 +117,15 @@ class State:
     """What the law remembers."""
 
     workers: int
+    prefetch: int = 2
+    """Micro-batches that each process has ready."""
     phase: Phase = Phase.MEASURE
     best: tuple[int, Window] | None = None
-    """The best setting so far, and what was seen with it."""
+    """The best number of processes so far, and what was seen with it."""
+    prefetch_before: int = 0
+    """While more ready ones are verified: the way back."""
+    most_prefetch: int = MOST_PREFETCH
+    """More than these ready did not help."""
     ceiling: int = MOST_WORKERS
     """What has been tried above this did not help."""
     num_new: int = 0
@@ -121,6 +141,8 @@ def decide(state: State, window: Window, limits: Limits) -> tuple[State, Decisio
         return _hold(state, window) if _may_try(state) else (state, None)
     if state.phase is Phase.VERIFY:
         return _verify(state, window, limits)
+    if state.phase is Phase.VERIFY_READY:
+        return _verify_ready(state, window, limits)
     return _measure(state, window, limits)
 
 
@@ -148,14 +170,38 @@ def usable_cores(limits: Limits) -> float:
 
 def _measure(state: State, window: Window, limits: Limits) -> tuple[State, Decision | None]:
     state = replace(state, best=(state.workers, window), tried=state.tried | {state.workers})
+    if (deeper := _with_more_ready(state, window, limits)) is not None:
+        return _switched(replace(state, prefetch_before=state.prefetch), Phase.VERIFY_READY, deeper)
     wanted, why = _wanted(state, window, limits) if _may_try(state) else (state.workers, "")
     if wanted in state.tried:
         return replace(state, phase=Phase.HOLD), None
     predicted_s = predicted_step_s(wanted, window, limits)
     gain = LEAST_GAIN if 0 < wanted < state.workers else 1.0 - predicted_s / window.step_s
-    if _CERTAINTY * gain * limits.seconds_left < _WORTH * limits.switch_s:
+    if not _is_worth_it(gain, limits):
         return replace(state, phase=Phase.HOLD), None
-    return _switched(state, Phase.VERIFY, Decision(wanted, why, predicted_s))
+    return _switched(state, Phase.VERIFY, Decision(wanted, state.prefetch, why, predicted_s))
+
+
+def _is_worth_it(gain: float, limits: Limits) -> bool:
+    return _CERTAINTY * gain * limits.seconds_left >= _WORTH * limits.switch_s
+
+
+def _with_more_ready(state: State, window: Window, limits: Limits) -> Decision | None:
+    """More micro-batches ready in each process, where these would keep up if all micro-batches took the mean time.
+
+    They bridge the time that a slow one takes: it was begun as many steps ahead as micro-batches are ready.
+    """
+    workers = state.workers
+    is_uneven = window.wait_share > IDLE_SHARE and window.spread >= _UNEVEN
+    if workers == 0 or not is_uneven or workers < enough(window, limits) or not _may_try(state):
+        return None
+    prefetch = int(min(_DEEPER_BY * state.prefetch, state.most_prefetch, limits.most_ready / workers))
+    predicted_s = predicted_step_s(workers, window, limits)
+    gain = 1.0 - predicted_s / window.step_s
+    if prefetch <= state.prefetch or gain < LEAST_GAIN or not _is_worth_it(gain, limits):
+        return None
+    why = f"{window.wait_share:.0%} of a step is waiting for data, and some take much longer than others"
+    return Decision(workers, prefetch, why, predicted_s)
 
 
 def _wanted(state: State, window: Window, limits: Limits) -> tuple[int, str]:
@@ -188,9 +234,22 @@ def _verify(state: State, window: Window, limits: Limits) -> tuple[State, Decisi
     has_room = between <= limits.most_workers
     if is_highest and state.workers >= workers + _FAR and gain < -LEAST_GAIN and has_room and _may_try(state):
         why = f"{state.workers} processes make steps {-gain:.0%} slower than {workers}: trying between the two"
-        return _switched(state, Phase.VERIFY, Decision(between, why))
+        return _switched(state, Phase.VERIFY, Decision(between, state.prefetch, why))
     why = f"{state.workers} processes gain {gain:.1%}, less than {LEAST_GAIN:.0%}: back to {workers}"
-    return _switched(state, Phase.MEASURE if state.workers == 0 else Phase.HOLD, Decision(workers, why))
+    following = Phase.MEASURE if state.workers == 0 else Phase.HOLD
+    return _switched(state, following, Decision(workers, state.prefetch, why))
+
+
+def _verify_ready(state: State, window: Window, limits: Limits) -> tuple[State, Decision | None]:
+    """Keep the ready micro-batches that were tried, or go back; then see whether another number of processes helps."""
+    assert state.best is not None
+    gain = window.rate / state.best[1].rate - 1.0
+    if gain >= LEAST_GAIN:
+        return _measure(state, window, limits)
+    before = state.prefetch_before
+    why = f"{state.prefetch} ready in each process gain {gain:.1%}, less than {LEAST_GAIN:.0%}: back to {before}"
+    state = replace(state, most_prefetch=before)
+    return _switched(state, Phase.MEASURE, Decision(state.workers, before, why))
 
 
 def _hold(state: State, window: Window) -> tuple[State, Decision | None]:
@@ -206,9 +265,9 @@ def _hold(state: State, window: Window) -> tuple[State, Decision | None]:
         return replace(state, num_new=0), None
     if state.num_new + 1 < _TWICE:
         return replace(state, num_new=state.num_new + 1), None
-    return State(state.workers, num_switches=state.num_switches), None
+    return State(state.workers, state.prefetch, num_switches=state.num_switches), None
 
 
 def _switched(state: State, phase: Phase, decision: Decision) -> tuple[State, Decision]:
-    num_switches = state.num_switches + 1
-    return replace(state, workers=decision.workers, phase=phase, num_switches=num_switches, num_new=0), decision
+    state = replace(state, workers=decision.workers, prefetch=decision.prefetch, phase=phase, num_new=0)
+    return replace(state, num_switches=state.num_switches + 1), decision

@@ -35,3 +35,7 @@ class Room:
     def most_by_shared_memory(self) -> float:
         """New processes whose micro-batches fit."""
         return _SHARE * self.shared_bytes / max(self.prefetch * self.batch_bytes, 1.0)
+
+    def most_ready(self) -> float:
+        """Micro-batches that fit, all processes' together: shared memory is memory, too."""
+        return _SHARE * min(self.memory_bytes, self.shared_bytes) / max(self.batch_bytes, 1.0)

@@ -151,7 +151,8 @@ def make_trainer(
 
     def batches_from(consumed_samples: int) -> MicroBatches:
         draws = windows.draws_from(consumed_samples)
-        return open_stream(parts.training, draws, recipe, device=precision.device, workers=begun.workers)
+        begin = {"workers": begun.workers, "prefetch": begun.prefetch}
+        return open_stream(parts.training, draws, recipe, device=precision.device, **begin)
 
     evaluator = _evaluator(inputs, parts, precision, peers, pulse)
     own_time = own_time_of(peers, parts.model)

@@ -69,7 +69,7 @@ def stream(run: RunDir, datasets: Datasets, workers: int) -> LiveBatches:
     wanted = recipe_from_stored(text, "recipe.yaml").model_copy(deep=True)
     tuned = wanted.model_copy(update={"tuning": wanted.tuning.model_copy(update={"workers": "auto"})})
     draws = (Draw(tuple((ITEMS * k + i) % 37 for i in range(ITEMS)), (0,) * ITEMS, ITEMS) for k in itertools.count())
-    batches = open_stream(datasets, draws, tuned, device=CPU, workers=workers)
+    batches = open_stream(datasets, draws, tuned, device=CPU, workers=workers, prefetch=2)
     assert isinstance(batches, LiveBatches)
     return batches
 
@@ -100,7 +100,7 @@ def rate(batches: LiveBatches, workers: int, *, seconds: float) -> float:
 def train(batches: LiveBatches, peers: Peers, journal: Journal) -> float:
     """NUM_STEPS steps under the tuner; how many a second."""
     began, number = time.perf_counter(), 0
-    tuner = LoaderTuner(batches, peers, journal, prefetch=2, applies=True, steps_left=lambda: NUM_STEPS - number)
+    tuner = LoaderTuner(batches, peers, journal, applies=True, steps_left=lambda: NUM_STEPS - number)
     for number in range(1, NUM_STEPS + 1):
         time_s, waited_s = step(batches)
         tuner.stepped(number, time_s=time_s, waited_s=waited_s, num_micro_steps=1)

@@ -93,7 +93,7 @@ def test_what_a_loader_is_tuned_by_takes_less_than_a_hundredth_of_a_step(tmp_pat
         World(0, 1, 0, 1, 0).connected(torch.device("cpu")) as peers,
         Journal(tmp_path, attempt=0, node="here", rank=0) as journal,
     ):
-        batches = LiveBatches(iter(()), lambda draws, workers: iter(()), workers=2)
+        batches = LiveBatches(iter(()), lambda draws, workers, prefetch: iter(()), workers=2)
         tuner = LoaderTuner(batches, peers, journal, prefetch=2, applies=True, steps_left=lambda: 10**6)
         began = time.thread_time()
         for step in range(1, num_steps + 1):

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from orchestrator.tuning.loader_law import (
     LEAST_GAIN,
+    MOST_PREFETCH,
     MOST_SWITCHES,
     Limits,
     Phase,
@@ -28,6 +29,8 @@ STARVED = Window(step_s=0.1, wait_s=0.09, run_s=0.01, queue_s=0.0, other_s=0.19)
 """Two processes bring a step's data, which takes each of them 0.2 s; the rank itself needs 0.01 s."""
 BUSY = Window(step_s=0.1, wait_s=0.002, run_s=0.05, queue_s=0.0, other_s=0.05)
 MANY_CORES = Limits(cores=16)
+UNEVEN = Window(step_s=0.015, wait_s=0.005, run_s=0.001, queue_s=0.0, other_s=0.025, spread=1.8)
+"""Four processes bring a step's data in 0.0065 s each on the mean, and the rank itself needs 0.01 s."""
 NUM_STEPS, CHANGE = 3000, 1000
 STARTS = (0, 2, 8, 16)
 
@@ -135,6 +138,48 @@ def test_far_too_many_are_halved_once_before_the_way_back() -> None:
     assert decide(halved, slower, MANY_CORES)[0].workers == 2
 
 
+def test_where_some_samples_take_much_longer_more_are_ready_before_other_processes_are_tried() -> None:
+    trial, decision = decide(State(4), UNEVEN, MANY_CORES)
+    assert decision is not None and trial.phase is Phase.VERIFY_READY
+    assert (decision.workers, decision.prefetch, decision.predicted_s) == (4, 8, pytest.approx(0.01))
+    assert decision.why == "33% of a step is waiting for data, and some take much longer than others"
+    smooth = replace(UNEVEN, step_s=0.0101, wait_s=0.0001)
+    kept, decision = decide(trial, smooth, MANY_CORES)
+    assert decision is None and (kept.phase, kept.workers, kept.prefetch) == (Phase.HOLD, 4, 8)
+
+
+def test_more_ready_that_gain_nothing_are_taken_back_and_the_number_of_processes_is_looked_at() -> None:
+    trial, _ = decide(State(4), UNEVEN, MANY_CORES)
+    back, decision = decide(trial, replace(UNEVEN, step_s=0.0148), MANY_CORES)
+    assert decision is not None and (decision.workers, decision.prefetch, decision.predicted_s) == (4, 2, None)
+    assert decision.why == "8 ready in each process gain 1.4%, less than 3%: back to 2"
+    more, decision = decide(back, UNEVEN, MANY_CORES)
+    assert decision is not None and (decision.workers, decision.prefetch) == (3, 2)
+    assert more.phase is Phase.VERIFY
+
+
+@pytest.mark.parametrize(
+    ("state", "window", "limits"),
+    [
+        pytest.param(State(4), replace(UNEVEN, spread=0.2), MANY_CORES, id="all take about as long"),
+        pytest.param(State(4), replace(UNEVEN, wait_s=0.0001), MANY_CORES, id="nobody waits"),
+        pytest.param(State(2), UNEVEN, MANY_CORES, id="too few processes for the mean one"),
+        pytest.param(State(0), UNEVEN, MANY_CORES, id="no processes"),
+        pytest.param(State(4, 16), UNEVEN, MANY_CORES, id="as many ready as are ever tried"),
+        pytest.param(State(4), UNEVEN, replace(MANY_CORES, most_ready=11), id="no room for three in each"),
+        pytest.param(State(4), UNEVEN, replace(MANY_CORES, seconds_left=1.0), id="the run is nearly over"),
+    ],
+)
+def test_no_more_are_ready_where(state: State, window: Window, limits: Limits) -> None:
+    after, decision = decide(state, window, limits)
+    assert after.prefetch == state.prefetch and (decision is None or decision.prefetch == state.prefetch)
+
+
+def test_as_many_are_ready_as_there_is_room_for() -> None:
+    _, decision = decide(State(4), UNEVEN, replace(MANY_CORES, most_ready=23))
+    assert decision is not None and decision.prefetch == 5
+
+
 def test_processes_that_wait_for_cores_are_too_many() -> None:
     """Sixteen on two cores: they are on them for a tenth of the time."""
     window = Window(step_s=0.1, wait_s=0.06, run_s=0.19, queue_s=1.4, other_s=0.01)
@@ -166,10 +211,16 @@ def test_another_workload_is_believed_when_two_windows_say_so() -> None:
 
 seconds = st.floats(1e-5, 10.0)
 windows = st.builds(
-    lambda step_s, share, run_s, queue_s, other_s: Window(step_s, step_s * share, run_s, queue_s, other_s),
-    *(seconds, st.floats(0.0, 1.0), seconds, seconds, seconds),
+    lambda step_s, share, *costs: Window(step_s, step_s * share, *costs),
+    *(seconds, st.floats(0.0, 1.0), seconds, seconds, seconds, st.floats(0.0, 4.0)),
 )
-limits = st.builds(Limits, cores=st.floats(0.0, 256.0), most_workers=st.integers(0, 32), seconds_left=seconds)
+limits = st.builds(
+    Limits,
+    cores=st.floats(0.0, 256.0),
+    most_workers=st.integers(0, 32),
+    most_ready=st.floats(0.0, 1000.0),
+    seconds_left=seconds,
+)
 
 
 @given(start=st.integers(0, 32), seen=st.lists(st.tuples(windows, limits), max_size=40))
@@ -178,12 +229,15 @@ def test_whatever_is_seen_the_limits_hold_and_switches_are_few(start: int, seen:
     for window, limit in seen:
         before = state
         state, decision = decide(state, window, limit)
-        assert state.workers == (before.workers if decision is None else decision.workers)
+        had, has = (before.workers, before.prefetch), (state.workers, state.prefetch)
+        assert has == (had if decision is None else (decision.workers, decision.prefetch))
         if decision is not None:
             num_switches += 1
-            assert decision.workers != before.workers and decision.why
+            assert has != had and decision.why
             is_way_back = decision.predicted_s is None
-            assert is_way_back or decision.workers <= max(limit.most_workers, 0)
+            assert is_way_back or decision.workers == before.workers or decision.workers <= limit.most_workers
+            assert is_way_back or state.prefetch <= max(before.prefetch, limit.most_ready / max(1, state.workers))
+            assert state.prefetch <= MOST_PREFETCH
             allowed.add(decision.workers)
     assert num_switches == state.num_switches <= MOST_SWITCHES and state.workers in allowed
 

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from orchestrator.tracking.attempt_text import ratio_text
-from orchestrator.tracking.events import ADVICE, GPU, PRECISION, TUNING
+from orchestrator.tracking.events import ADVICE, GPU, PRECISION, PREFETCH, TUNING, WORKERS
 from orchestrator.tracking.report.bound import IN_WORDS, NEXT
 from orchestrator.tracking.report.report import Report
 from orchestrator.tuning.amp_law import precision_text
@@ -158,9 +158,11 @@ def event_text(event: Mapping[str, Any]) -> str:
     step = f"step {event.get('step')}"
     if event.get("knob") == PRECISION:
         return f"{step}: {precision_text(event)}"
+    knob = str(event.get("knob", WORKERS))
+    what = "micro-batches ready in each loader process" if knob == PREFETCH else "loader processes"
     if "kept" in event:
-        return f"{step}: {event['kept']} loader processes kept: {1 + event.get('gain', 0.0):.2f} x the speed"
-    verb = "loader processes" if event.get("applied") else "suggested: loader.workers"
+        return f"{step}: {event['kept']} {what} kept: {1 + event.get('gain', 0.0):.2f} x the speed"
+    verb = what if event.get("applied") else f"suggested: {knob}"
     return f"{step}: {verb} {event.get('from')} -> {event.get('to')}: {event.get('why', '')}"
 
 

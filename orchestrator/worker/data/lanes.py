@@ -22,8 +22,8 @@ from orchestrator.worker.data.loader import MicroBatches, data_loader
 from orchestrator.worker.preemption import signals_kept_from_children
 from orchestrator.worker.tensors import num_bytes_of
 
-OpenLoader = Callable[[Iterable[Draw], int], Iterable[MicroBatch]]
-"""A loader of these draws, with so many processes."""
+OpenLoader = Callable[[Iterable[Draw], int, int], Iterable[MicroBatch]]
+"""A loader of these draws, with so many processes, and so many micro-batches ready in each."""
 
 _REAPED_WITHIN_S = 10.0
 _MANY = "This DataLoader will create .* worker processes"
@@ -33,8 +33,8 @@ _MANY = "This DataLoader will create .* worker processes"
 class _Lane:
     """One loader, and the draws that it has asked for."""
 
-    def __init__(self, draws: Iterator[Draw], workers: int) -> None:
-        self._draws, self.workers = draws, workers
+    def __init__(self, draws: Iterator[Draw], workers: int, prefetch: int) -> None:
+        self._draws, self.workers, self.prefetch = draws, workers, prefetch
         self.pids: list[int] = []
         self.is_closed, self.is_broken, self.num_drawn, self._num_taken = False, False, 0, 0
         self._batches: Iterator[MicroBatch] = iter(())
@@ -45,7 +45,7 @@ class _Lane:
         try:
             with signals_kept_from_children(), warnings.catch_warnings():
                 warnings.filterwarnings("ignore", _MANY)
-                self._batches = iter(open_loader(self, self.workers))
+                self._batches = iter(open_loader(self, self.workers, self.prefetch))
         except (OSError, RuntimeError):
             for child in frozenset(active_children()) - before:  # torch waits long for each, since it heeds no SIGTERM
                 child.kill()
@@ -81,14 +81,14 @@ class _Lane:
 class LiveBatches(MicroBatches):
     """Micro-batches in the order of the draws, from a number of loader processes that may change between any two."""
 
-    def __init__(self, draws: Iterable[Draw], open_loader: OpenLoader, *, workers: int) -> None:
+    def __init__(self, draws: Iterable[Draw], open_loader: OpenLoader, *, workers: int, prefetch: int = 2) -> None:
         self.waited_s = 0.0
         self.costs: list[FetchCost] = []
         """Of the micro-batches that were measured, since somebody took them away."""
         self.batch_bytes = 0
         """Of one micro-batch, as the last that was measured came."""
         self._draws, self._open_loader = iter(draws), open_loader
-        self._lanes = deque([_Lane(self._draws, workers)])
+        self._lanes = deque([_Lane(self._draws, workers, prefetch)])
         self._lanes[0].begin(open_loader)
         self._reapers: list[threading.Thread] = []
 
@@ -96,6 +96,11 @@ class LiveBatches(MicroBatches):
     def workers(self) -> int:
         """Loader processes that will fetch what is not asked for yet."""
         return self._lanes[-1].workers
+
+    @property
+    def prefetch(self) -> int:
+        """Micro-batches that each of them has ready."""
+        return self._lanes[-1].prefetch
 
     @property
     def pids(self) -> list[int]:
@@ -113,12 +118,14 @@ class LiveBatches(MicroBatches):
         self._reapers = [reaper for reaper in self._reapers if reaper.is_alive()]
         return len(self._lanes) > 1 or bool(self._reapers)
 
-    def switch(self, workers: int) -> float:
-        """Go on with so many processes; what has been asked for comes first. Seconds that it took.
+    def switch(self, workers: int, prefetch: int | None = None) -> float:
+        """Go on with so many processes, and so many micro-batches ready in each (None: as many as before); what has
+        been asked for comes first. Seconds that it took.
 
         Raises OSError where they cannot be had; then all stays as it is.
         """
-        began, last, lane = time.perf_counter(), self._lanes[-1], _Lane(self._draws, workers)
+        began, last = time.perf_counter(), self._lanes[-1]
+        lane = _Lane(self._draws, workers, prefetch or last.prefetch)
         last.is_closed = True
         try:
             lane.begin(self._open_loader)
@@ -156,15 +163,16 @@ class LiveBatches(MicroBatches):
 
 
 def open_stream(
-    datasets: Datasets, draws: Iterable[Draw], recipe: Recipe, *, device: torch.device, workers: int
+    datasets: Datasets, draws: Iterable[Draw], recipe: Recipe, *, device: torch.device, workers: int, prefetch: int
 ) -> MicroBatches:
-    """The micro-batches of a run; where the recipe lets its loader be tuned, from one that begins with `workers`."""
+    """The micro-batches of a run; where the recipe lets its loader be tuned, from one that begins with `workers`, and
+    `prefetch` micro-batches ready in each."""
     if recipe.workers_tuning == "off":
         return MicroBatches(data_loader(datasets, draws, recipe.loader, device=device))
     meter = FetchMeter()
 
-    def open_loader(draws: Iterable[Draw], workers: int) -> Iterable[MicroBatch]:
-        options = recipe.loader.model_copy(update={"workers": workers})
+    def open_loader(draws: Iterable[Draw], workers: int, prefetch: int) -> Iterable[MicroBatch]:
+        options = recipe.loader.model_copy(update={"workers": workers, "prefetch": prefetch})
         return data_loader(datasets, draws, options, device=device, meter=meter)
 
-    return LiveBatches(draws, open_loader, workers=workers)
+    return LiveBatches(draws, open_loader, workers=workers, prefetch=prefetch)

@@ -14,7 +14,7 @@ from orchestrator.worker.data.lanes import LiveBatches
 SHARED = Path("/dev/shm")
 
 
-def room_of(batches: LiveBatches, *, prefetch: int, num_ranks: int) -> Room:
+def room_of(batches: LiveBatches, *, num_ranks: int) -> Room:
     """The room of one of `num_ranks` ranks on this machine. Takes some milliseconds."""
     memory_bytes = shared_bytes = math.inf
     unshared = 0
@@ -29,7 +29,7 @@ def room_of(batches: LiveBatches, *, prefetch: int, num_ranks: int) -> Room:
         shared_bytes,
         float(unshared or _of_this_rank()),
         batch_bytes=float(batches.batch_bytes),
-        prefetch=prefetch,
+        prefetch=batches.prefetch,
         has_workers=unshared > 0,
     )
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, astuple, dataclass, field
 from functools import partial
@@ -17,7 +17,7 @@ from typing import Any
 
 from orchestrator.machine import num_usable_cpus
 from orchestrator.talk import warn
-from orchestrator.tracking.events import ADVICE, TUNING, WORKERS
+from orchestrator.tracking.events import ADVICE, PREFETCH, TUNING, WORKERS
 from orchestrator.tracking.journal import Journal
 from orchestrator.tuned import Tuned, keep_tuned, read_tuned
 from orchestrator.tuning.advice import advice
@@ -32,7 +32,8 @@ from orchestrator.worker.inputs import Inputs
 from orchestrator.worker.tuning.step_times import StepTimes
 from orchestrator.worker.world import Peers
 
-METRIC = "tuning/loader_workers"
+METRICS = {WORKERS: "tuning/loader_workers", PREFETCH: "tuning/loader_prefetch"}
+"""By knob."""
 
 _FIRST_LOOK_STEPS = 8
 """Enough where most of a step is waiting."""
@@ -50,8 +51,10 @@ class _Seen:
     run_s: float
     queue_s: float
     other_s: float
+    spread: float
     cores: float
     most_workers: float
+    most_ready: float
     switch_s: float
     """What its last switch took."""
     is_unclear: float
@@ -68,7 +71,6 @@ class LoaderTuner:
     batches: LiveBatches
     peers: Peers
     journal: Journal
-    prefetch: int
     applies: bool
     """Whether what the law says is done, or only told."""
     steps_left: Callable[[], int]
@@ -84,7 +86,7 @@ class LoaderTuner:
     """Time, and what this process was on a core, at the window's beginning."""
 
     def __post_init__(self) -> None:
-        self._state = State(self.batches.workers)
+        self._state = State(self.batches.workers, self.batches.prefetch)
 
     def stepped(self, step: int, *, time_s: float, waited_s: float, num_micro_steps: int) -> None:
         """Take a step; where a window ends with it, hear of all ranks and decide. A collective then."""
@@ -112,10 +114,10 @@ class LoaderTuner:
 
     def follow(self, batches: LiveBatches) -> None:
         """Go on with another stream of the same run, with as many processes as were found to be right."""
-        self.batches = batches
+        self.batches, state = batches, self._state
         self._times.clear()
-        if batches.workers != self._state.workers and self.applies:
-            self._switch(self._state.workers)
+        if (batches.workers, batches.prefetch) != (state.workers, state.prefetch) and self.applies:
+            self._switch(state.workers, state.prefetch)
 
     def lost(self, error: BaseException) -> None:
         """Before the end by `error`: where one of these loader processes was killed, the next attempt has fewer.
@@ -126,10 +128,11 @@ class LoaderTuner:
         is_ours = self.batches.is_broken or bool(set(killed) & set(self.batches.pids))
         if not self.applies or workers == 0 or not killed or not is_ours:
             return
-        before = self._state.best
+        state, before = self._state, self._state.best
         fewer = before[0] if before is not None and before[0] < workers else workers // 2
         with suppress(OSError):
-            self.keep(Tuned(fewer, most_workers=(fewer + workers) // 2))
+            prefetch = state.prefetch_before if state.phase is Phase.VERIFY_READY else state.prefetch
+            self.keep(Tuned(fewer, (fewer + workers) // 2, prefetch))
 
     def _begin_window(self) -> None:
         self.batches.costs.clear()
@@ -139,10 +142,11 @@ class LoaderTuner:
         """The slowest rank's window, the least of what any has, and whether any cannot tell."""
         seen = [_Seen(*numbers) for numbers in self.peers.gather(self._seen(num_micro_steps).numbers())]
         slowest = max(seen, key=lambda one: one.wait_s)
-        window = Window(slowest.step_s, slowest.wait_s, slowest.run_s, slowest.queue_s, slowest.other_s)
+        window = Window(slowest.step_s, slowest.wait_s, slowest.run_s, slowest.queue_s, slowest.other_s, slowest.spread)
         limits = Limits(
             cores=min(one.cores for one in seen),
             most_workers=int(min(one.most_workers for one in seen)),
+            most_ready=min(one.most_ready for one in seen),
             switch_s=max(one.switch_s for one in seen),
             seconds_left=self.steps_left() * window.step_s,
         )
@@ -155,24 +159,28 @@ class LoaderTuner:
         own = (time.process_time() - ran_s) / max(time.perf_counter() - began_at, 1e-9)
         if self._state.workers == 0:
             own -= run_s / step_s
+        most_workers, most_ready = self._room()
         return _Seen(
             step_s=step_s,
             wait_s=wait_s,
             run_s=run_s,
             queue_s=queue_s,
             other_s=other_s,
+            spread=_spread(costs) / math.sqrt(num_micro_steps),
             cores=num_usable_cpus() / self.peers.world.local_world_size - max(0.0, own),
-            most_workers=self._most_workers(),
+            most_workers=most_workers,
+            most_ready=most_ready,
             switch_s=self._switch_s,
             is_unclear=float(not self.batches.costs or self.batches.is_switching),
         )
 
-    def _most_workers(self) -> float:
-        """New processes that this rank could have; not asked for where none are wanted, since it takes a while."""
+    def _room(self) -> tuple[float, float]:
+        """New processes that this rank could have, and micro-batches in them; not asked for where none are wanted,
+        since it takes a while."""
         if self._state.phase is Phase.HOLD:
-            return self.most_workers
-        room = room_of(self.batches, prefetch=self.prefetch, num_ranks=self.peers.world.local_world_size)
-        return min(self.most_workers, room.most_by_memory(), room.most_by_shared_memory())
+            return self.most_workers, math.inf
+        room = room_of(self.batches, num_ranks=self.peers.world.local_world_size)
+        return min(self.most_workers, room.most_by_memory(), room.most_by_shared_memory()), room.most_ready()
 
     def _decide(self, step: int, window: Window, limits: Limits, num_micro_steps: int) -> None:
         before = self._state
@@ -184,18 +192,19 @@ class LoaderTuner:
         self._state = after
         if after.phase is Phase.HOLD and before.phase is not Phase.HOLD:
             self._found(step, after, window, limits)
-        if before.phase is Phase.VERIFY and after.best == (before.workers, window):
+        if before.phase in (Phase.VERIFY, Phase.VERIFY_READY) and after.best == (before.workers, window):
             self._tell(step, before, window, None)
         if decision is not None:
             self._tell(step, before, window, decision)
-            self._switch(decision.workers)
-            from_before = math.ceil((before.workers + decision.workers) * self.prefetch / num_micro_steps)
+            self._switch(decision.workers, decision.prefetch)
+            ready = before.workers * before.prefetch + decision.workers * decision.prefetch
+            from_before = math.ceil(ready / num_micro_steps)
             self._times = StepTimes(skips=from_before + 1, wanted=_FIRST_LOOK_STEPS)
 
-    def _switch(self, workers: int) -> None:
+    def _switch(self, workers: int, prefetch: int) -> None:
         """On this rank; one that cannot have so many processes keeps those that it has, and says so next time."""
         try:
-            self._switch_s = self.batches.switch(workers)
+            self._switch_s = self.batches.switch(workers, prefetch)
         except OSError as error:
             self.most_workers = self.batches.workers
             warn(f"{workers} loader processes cannot be had: {error}")
@@ -206,7 +215,7 @@ class LoaderTuner:
             return
         if self.applies:
             with suppress(OSError):
-                self.keep(Tuned(state.workers, self.most_workers))
+                self.keep(Tuned(state.workers, self.most_workers, state.prefetch))
         for one in advice(state.workers, window, limits):
             self.journal.event(ADVICE, {"step": step, "advice": one})
             warn(f"step {step}: {one}")
@@ -214,31 +223,47 @@ class LoaderTuner:
     def _tell(self, step: int, before: State, window: Window, decision: Decision | None) -> None:
         if self.peers.world.rank != 0:
             return
-        detail: dict[str, Any] = {"step": step, "knob": WORKERS, "from": before.workers, **asdict(window)}
+        verified = before.phase is Phase.VERIFY_READY
+        is_ready = verified if decision is None else decision.prefetch != before.prefetch
+        knob, had = (PREFETCH, before.prefetch) if is_ready else (WORKERS, before.workers)
+        detail: dict[str, Any] = {"step": step, "knob": knob, "from": had, **asdict(window)}
         if decision is None:
             assert before.best is not None
-            detail |= {"kept": before.workers, "gain": window.rate / before.best[1].rate - 1.0}
-            is_faster = detail["gain"] >= LEAST_GAIN
-            gained = f"make steps {detail['gain']:.0%} faster" if is_faster else "do as much as more of them"
-            told = f"{before.workers} loader processes {gained}: kept"
+            detail |= {"kept": had, "gain": window.rate / before.best[1].rate - 1.0}
+            told = f"{_gained(knob, had, detail['gain'])}: kept"
         else:
-            detail |= {"to": decision.workers, "why": decision.why, "predicted_s": decision.predicted_s}
-            detail["applied"] = self.applies
-            changed, now = f"loader processes {before.workers} -> {decision.workers}", f"(now {before.workers})"
-            told = f"{changed if self.applies else f'try loader.workers: {decision.workers} {now}'}: {decision.why}"
+            has = decision.prefetch if is_ready else decision.workers
+            detail |= {"to": has, "why": decision.why, "predicted_s": decision.predicted_s, "applied": self.applies}
+            changed = f"{_IN_WORDS[knob]} {had} -> {has}"
+            told = f"{changed if self.applies else f'try {knob}: {has} (now {had})'}: {decision.why}"
             if self.applies:
-                self.journal.metrics(step, {METRIC: float(decision.workers)})
+                self.journal.metrics(step, {METRICS[knob]: float(has)})
         self.journal.event(TUNING, detail)
         warn(f"step {step}: {told}")
 
 
+_IN_WORDS = {WORKERS: "loader processes", PREFETCH: "micro-batches ready in each loader process"}
+
+
+def _gained(knob: str, kept: int, gain: float) -> str:
+    does = f"make steps {gain:.0%} faster" if gain >= LEAST_GAIN else "do as much as more of them"
+    return f"{kept} {_IN_WORDS[knob]} {does}"
+
+
+def _spread(costs: Sequence[FetchCost]) -> float:
+    """Of what micro-batches take without waiting for a core: the standard deviation, as a share of the mean."""
+    seconds = [cost.run_s + cost.other_s for cost in costs]
+    return statistics.pstdev(seconds) / max(statistics.fmean(seconds), 1e-9)
+
+
 def begin_with(inputs: Inputs, peers: Peers) -> Tuned:
     """What each rank begins with: as an earlier attempt, or a run like this one, has found it; rank 0 looks."""
-    asked = Tuned(inputs.recipe.loader.workers)
+    asked = Tuned(inputs.recipe.loader.workers, prefetch=inputs.recipe.loader.prefetch)
     if inputs.recipe.workers_tuning != "auto":
         return asked
     known = (peers.world.rank == 0 and read_tuned(inputs.run.tuned)) or asked
-    return Tuned(peers.from_first(known.workers), peers.from_first(known.most_workers))
+    workers, most_workers, prefetch = map(peers.from_first, astuple(known))
+    return Tuned(workers, most_workers, max(1, prefetch))
 
 
 def tuner_of(inputs: Inputs, batches: MicroBatches, course: Course, begun: Tuned) -> LoaderTuner | None:
@@ -249,7 +274,6 @@ def tuner_of(inputs: Inputs, batches: MicroBatches, course: Course, begun: Tuned
         batches,
         course.peers,
         course.journal,
-        prefetch=inputs.recipe.loader.prefetch,
         applies=inputs.recipe.workers_tuning == "auto",
         steps_left=course.steps_left,
         most_workers=begun.most_workers,

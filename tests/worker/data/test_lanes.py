@@ -23,8 +23,8 @@ CPU = torch.device("cpu")
 
 
 def live(datasets: Datasets, draws: Iterable[Draw], workers: int) -> LiveBatches:
-    def open_loader(draws: Iterable[Draw], workers: int) -> Iterable[MicroBatch]:
-        return data_loader(datasets, draws, Loader(workers=workers), device=CPU)
+    def open_loader(draws: Iterable[Draw], workers: int, prefetch: int) -> Iterable[MicroBatch]:
+        return data_loader(datasets, draws, Loader(workers=workers, prefetch=prefetch), device=CPU)
 
     return LiveBatches(draws, open_loader, workers=workers)
 
@@ -90,6 +90,19 @@ def test_the_same_holds_on_several_ranks_and_across_a_resume(datasets: Datasets,
     num_before = 3 * len(windows(world_size=2, rank=rank).draws_at(0))
     resumed = arrived(datasets, {1: 0, 5: 2}, workers=3, start=48, world_size=2, rank=rank)
     assert_same(resumed, expected[num_before:])
+
+
+def test_the_same_holds_where_processes_are_to_have_more_ready(datasets: Datasets) -> None:
+    batches = live(datasets, windows().draws_from(0), workers=2)
+    found = [next(batches) for _ in range(5)]
+    batches.switch(2, 7)
+    assert (batches.workers, batches.prefetch) == (2, 7)
+    found += [next(batches) for _ in range(9)]
+    batches.switch(3)
+    assert (batches.workers, batches.prefetch) == (3, 7)
+    found += list(batches)
+    batches.close()
+    assert_same(found, arrived(datasets, {}, workers=0))
 
 
 def test_the_processes_of_before_are_gone_after_what_they_had_fetched(

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
+import time
 from pathlib import Path
 
 import psutil
 import pytest
+import torch
 
+from orchestrator.recipe.read import recipe_from_stored
 from orchestrator.run_dir import RunDir
-from orchestrator.tracking.events import ADVICE, TUNING
+from orchestrator.tracking.events import ADVICE, PREFETCH, TUNING, WORKERS
+from orchestrator.tracking.journal import Journal
 from orchestrator.tuned import Tuned, keep_tuned, read_tuned
-from orchestrator.tuning.loader_law import IDLE_SHARE
+from orchestrator.tuning.loader_law import IDLE_SHARE, LEAST_GAIN
 from orchestrator.worker.data import room
+from orchestrator.worker.data.datasets import Draw, open_datasets
 from orchestrator.worker.data.fetch_cost import FetchMeter
-from orchestrator.worker.data.lanes import LiveBatches
+from orchestrator.worker.data.lanes import LiveBatches, open_stream
 from orchestrator.worker.failure import killed_loaders, kind_of
 from orchestrator.worker.preemption import StopRequest
+from orchestrator.worker.targets import UserCode
 from orchestrator.worker.train import train
-from orchestrator.worker.tuning.loader_tuner import METRIC
+from orchestrator.worker.tuning.loader_tuner import METRICS, LoaderTuner
 from orchestrator.worker.tuning.step_times import without_stalls
+from orchestrator.worker.world import World
 from tests.support.waiting import wait_for
 from tests.support.worlds import (
     add_attempt,
@@ -34,6 +42,7 @@ from tests.support.worlds import (
 )
 from tests.worker.recipes import CODE, POINTS, recipe
 
+CPU = torch.device("cpu")
 NUM_STEPS = 120
 NOISY = [{**POINTS["datasets"][0], "args": {"size": 37, "noise": 0.1}}, POINTS["datasets"][1]]
 SLOW_TO_FETCH = "0.008"
@@ -72,9 +81,39 @@ def test_a_run_that_waits_for_data_gets_more_processes_and_the_same_losses(
     assert first["from"] == 0 and first["to"] >= 2 and first["applied"], first
     assert first["wait_s"] / first["step_s"] > IDLE_SHARE and first["other_s"] > first["run_s"]
     assert first["predicted_s"] < first["step_s"] and "of a step is waiting for data" in first["why"]
-    assert metrics_of(tuned, METRIC)[first["step"]] == first["to"]
+    assert metrics_of(tuned, METRICS[WORKERS])[first["step"]] == first["to"]
     assert metrics_of(tuned, "train/loss") == metrics_of(untuned, "train/loss")
     assert sample_ids_of(tuned) == sample_ids_of(untuned)
+
+
+def test_where_some_samples_take_much_longer_more_are_ready_and_steps_are_faster(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One micro-batch of thirteen takes 0.2 s, in which a rank at 12 ms a step has used up what four processes had."""
+    run = make_run(tmp_path / "run", recipe(POINTS, tuning={"workers": "auto"}), CODE)
+    code, wanted = UserCode(run.snapshot_recipe), recipe_from_stored(run.recipe.read_text(), "recipe.yaml")
+    monkeypatch.setattr(code.load("data:Points"), "__getitem__", _slow_at_0)
+    datasets = open_datasets(code, wanted.datasets[:1], seed=5, where="datasets")
+    draws = (Draw((0 if number % 13 == 3 else 1, 2, 3), (0, 0, 0), 3) for number in itertools.count())
+    batches = open_stream(datasets, draws, wanted, device=CPU, workers=4, prefetch=2)
+    with World(0, 1, 0, 1, 0).connected(CPU) as peers, Journal(run.path, attempt=0, node="here", rank=0) as journal:
+        tuner = LoaderTuner(batches, peers, journal, applies=True, steps_left=lambda: 5000)
+        for step in range(1, 600):
+            began, waited_before_s = time.perf_counter(), batches.waited_s
+            assert isinstance(batches, LiveBatches) and next(batches).ids[1:] == (2, 3)
+            time.sleep(0.012)
+            time_s = time.perf_counter() - began
+            tuner.stepped(step, time_s=time_s, waited_s=batches.waited_s - waited_before_s, num_micro_steps=1)
+    batches.close()
+    tried, kept, *_ = [event for event in events_of(run, TUNING) if event["knob"] == PREFETCH]
+    assert (tried["from"], tried["to"], tried["applied"]) == (2, 8, True) and tried["spread"] > 1, tried
+    assert kept["kept"] == 8 and kept["gain"] >= LEAST_GAIN, kept
+    assert metrics_of(run, METRICS[PREFETCH])[tried["step"]] == 8 and batches.prefetch >= 8
+
+
+def _slow_at_0(self: object, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+    time.sleep(0.001 if index else 0.2)
+    return torch.zeros(4), torch.tensor(index)
 
 
 def test_a_step_in_which_the_machine_stood_still_does_not_count_and_waits_between_bursts_do() -> None:
@@ -91,7 +130,7 @@ def test_a_step_in_which_the_machine_stood_still_does_not_count_and_waits_betwee
 def test_a_suggestion_is_told_once_and_changes_nothing(tmp_path: Path) -> None:
     run, log = trained(tmp_path / "run", 1, "suggest", of_rank={0: {"DELAY_S": SLOW_TO_FETCH}})
     (told,) = events_of(run, TUNING)
-    assert told["to"] >= 2 and not told["applied"] and metrics_of(run, METRIC) == {}
+    assert told["to"] >= 2 and not told["applied"] and metrics_of(run, METRICS[WORKERS]) == {}
     with_it = f"orchestrate: step {told['step']}: try loader.workers: {told['to']} (now 0): "
     assert with_it in log
 
@@ -165,9 +204,9 @@ def test_where_the_memory_of_a_process_cannot_be_read_its_ranks_counts(monkeypat
         raise FileNotFoundError(pid)
 
     monkeypatch.setattr(room, "unshared_bytes", unreadable)
-    batches = LiveBatches(iter(()), lambda draws, workers: iter(()), workers=0)
+    batches = LiveBatches(iter(()), lambda draws, workers, prefetch: iter(()), workers=0)
     monkeypatch.setattr(LiveBatches, "pids", [1])
-    found = room.room_of(batches, prefetch=2, num_ranks=1)
+    found = room.room_of(batches, num_ranks=1)
     assert found.worker_bytes > 1 << 20 and not found.has_workers
 
 
