@@ -113,4 +113,4 @@ def test_what_cannot_be_kept_or_read_stops_nothing(tmp_path: Path, cache: Path) 
     keep_tuned(run, Tuned(3))
     cache.write_text("a file where a folder should be")
     share_tuned(run)
-    assert read_json(run.tuned) == {"workers": 3, "most_workers": 32}
+    assert read_json(run.tuned) == {"workers": 3, "most_workers": 32, "prefetch": 2}

@@ -99,12 +99,11 @@ def test_ordinary_settings_are_no_secrets() -> None:
 
 @pytest.mark.parametrize("piece", ["x", "token", "secret-", "a_", "://", "auth ", "key = ", "eyJ.", "word word=1\n"])
 def test_a_text_twice_as_long_takes_about_twice_as_long(piece: str) -> None:
-    def fastest_s(length: int) -> float:
-        text, times = piece * (length // len(piece)), []
-        for _ in range(3):
-            started = time.process_time()
-            PLAIN.text(text)
-            times.append(time.process_time() - started)
-        return min(times)
+    def seconds(length: int) -> float:
+        text, started = piece * (length // len(piece)), time.process_time()
+        PLAIN.text(text)
+        return time.process_time() - started
 
-    assert fastest_s(80_000) < 3 * fastest_s(40_000) + 0.005
+    both = [(seconds(40_000), seconds(80_000)) for _ in range(7)]  # in turns: a machine may be slow for a while
+    short_s, long_s = map(min, zip(*both, strict=True))
+    assert long_s < 3 * short_s + 0.005
