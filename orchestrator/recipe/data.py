@@ -72,7 +72,8 @@ class Tuning(Section):
         default=None,
         description="The number of loader processes, and the micro-batches that each has ready: leave them, say in the "
         "log what would be better, or change them and keep what makes steps at least 3 % shorter, or does as much with "
-        "fewer processes. All ranks change them after the same step (default: auto; off with `loader.workers: 0`, in a command, and with iterable datasets).",
+        "fewer processes. All ranks change them after the same step (default: auto; off with `loader.workers: 0`, in "
+        "a command, and with iterable datasets).",
     )
     amp: TuningMode = Field(
         default="suggest",
