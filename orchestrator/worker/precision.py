@@ -17,6 +17,7 @@ import torch
 from orchestrator.tuning.amp_law import Lower
 
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+_NOTHING = contextlib.nullcontext()
 
 
 @dataclass
@@ -112,7 +113,7 @@ class Precision:
         """Autocast for bf16 and fp16, around the model and the loss; nothing for fp32, tf32 and fp64."""
         if self.in_use in _AUTOCAST:
             return torch.autocast(self.device.type, dtype=_AUTOCAST[self.in_use])
-        return contextlib.nullcontext()
+        return _NOTHING
 
     def _new_scaler(self) -> torch.amp.GradScaler:
         return torch.amp.GradScaler(self.device.type, enabled=self.in_use == "fp16")

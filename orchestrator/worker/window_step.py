@@ -26,6 +26,8 @@ from orchestrator.worker.world import Peers
 GRAD_NORM_EVERY_STEPS = 32
 """Where nothing is clipped, the gradient's norm is measured in every such step: it costs as much as a small layer."""
 
+_NOTHING = contextlib.nullcontext()
+
 
 @dataclass
 class WindowResult:
@@ -60,7 +62,7 @@ def exchange_gradients(model: torch.nn.Module, is_last: bool) -> None:
 
 def nothing_around(batch: MicroBatch, step: int) -> contextlib.AbstractContextManager[Any]:
     """What a micro-step runs in, usually."""
-    return contextlib.nullcontext()
+    return _NOTHING
 
 
 @dataclass

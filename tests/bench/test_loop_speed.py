@@ -60,19 +60,26 @@ def of_one_rank(title: str, work: Work, least: float, folder: Path) -> None:
     raise AssertionError(f"in {TRIES} measurements the loop was not ahead")
 
 
+def of_two_ranks(title: str, work: Work, least: float, folder: Path) -> None:
+    """Where the first starts do not suffice, as many again are looked at with them, up to TRIES times."""
+    measured: dict[str, list[float]] = {}
+    for attempt in range(TRIES):
+        more = in_starts(work, folder / str(attempt))
+        measured = {name: measured.get(name, []) + more[name] for name in more}
+        print(f"\n{table(f'{title}, {STARTS * (attempt + 1)} starts', measured)}")
+        if is_ahead(measured, least):
+            return
+    raise AssertionError(f"in {STARTS * TRIES} starts the loop was not ahead")
+
+
 def test_a_short_step_of_one_rank_costs_no_more_than_by_hand_and_less_than_with_anybody_else(tmp_path: Path) -> None:
     of_one_rank("world 1, short step", Work(world_size=1, **SHORT_STEP), 0.97, tmp_path)
 
 
-def test_a_short_step_of_two_ranks_costs_about_what_it_costs_by_hand_and_less_than_a_trainers(
+def test_a_short_step_of_two_ranks_costs_about_what_it_does_by_hand_and_less_than_with_anybody_else(
     tmp_path: Path,
 ) -> None:
-    """What held on every machine so far is asked for, which is less than the 0.97 that is wanted: decision 19."""
-    measured = in_starts(Work(world_size=2, **SHORT_STEP), tmp_path)
-    print(f"\n{table(f'world 2, short step, {STARTS} starts', measured)}")
-    beside = {name: speed_beside(measured, OURS, name) for name in measured}
-    assert min(beside[BARE], beside["Lightning Fabric"]) >= 0.9
-    assert min(beside[name] for name in ("Accelerate", "Lightning Trainer", "Transformers Trainer")) > 1
+    of_two_ranks("world 2, short step", Work(world_size=2, **SHORT_STEP), 0.97, tmp_path)
 
 
 def test_a_long_step_of_one_rank_costs_what_it_costs_by_hand_and_less_than_with_anybody_else(tmp_path: Path) -> None:
@@ -80,12 +87,4 @@ def test_a_long_step_of_one_rank_costs_what_it_costs_by_hand_and_less_than_with_
 
 
 def test_a_long_step_of_two_ranks_costs_what_it_costs_by_hand_and_less_than_with_anybody_else(tmp_path: Path) -> None:
-    """Where these starts do not suffice, those of as many again are looked at with them."""
-    work, measured = Work(world_size=2, **LONG_STEP), dict[str, list[float]]()
-    for attempt in range(TRIES):
-        more = in_starts(work, tmp_path / str(attempt))
-        measured = {name: measured.get(name, []) + more[name] for name in more}
-        print(f"\n{table(f'world 2, long step, {STARTS * (attempt + 1)} starts', measured)}")
-        if is_ahead(measured, 0.99):
-            return
-    raise AssertionError(f"in {STARTS * TRIES} starts the loop was not ahead")
+    of_two_ranks("world 2, long step", Work(world_size=2, **LONG_STEP), 0.99, tmp_path)
