@@ -177,6 +177,11 @@ class RunDir:
         return self.snapshot / "recipe"
 
     @property
+    def shown(self) -> Path:
+        """`step-00000100.md`, what `evaluation.show` made of the model then. Writer: rank 0."""
+        return self.path / "shown"
+
+    @property
     def journal(self) -> Path:
         """`<attempt>.<node>.<rank|node>.log`, append-only. Writers: each rank, each supervisor, its own file."""
         return self.path / "journal"

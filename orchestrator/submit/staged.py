@@ -28,7 +28,8 @@ def asset_check(recipe_path: Path, *, thorough: bool, run_dir: RunDir | None = N
         if recipe.assets:
             from orchestrator.submit.assets.preflight import asset_problems
 
-            yield from asset_problems(recipe, recipe_path, thorough=thorough, cache=_cache(run_dir))
+            code = recipe_path.parent if run_dir is None else run_dir.snapshot_recipe
+            yield from asset_problems(recipe, recipe_path, code, thorough=thorough, cache=_cache(run_dir))
 
     return check
 
@@ -39,7 +40,8 @@ def with_assets(read: ReadRecipe, run_dir: RunDir | None = None) -> ReadRecipe:
         return read
     from orchestrator.submit.assets.environment import asset_environment
 
-    return replace(read, environment=asset_environment(read.recipe, _cache(run_dir)) | read.environment)
+    code = read.folder if run_dir is None else run_dir.snapshot_recipe
+    return replace(read, environment=asset_environment(read.recipe, _cache(run_dir), code) | read.environment)
 
 
 def cache_warning(read: ReadRecipe, cluster: Cluster) -> str:

@@ -6,7 +6,7 @@ Everything that leaves here has passed the redactor.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -165,6 +165,14 @@ def early_artifacts(run: RunDir, redactor: Redactor) -> Iterator[tuple[str, str]
         text = _text(path)
         if text is not None:
             yield name, redactor.text(text)
+
+
+def shown_artifacts(run: RunDir, redactor: Redactor, known: Container[str]) -> Iterator[tuple[str, str]]:
+    """(artifact path, text) of what evaluations have shown, but for what is `known`."""
+    for path in sorted(run.shown.glob("step-*.md")):
+        text = None if f"shown/{path.name}" in known else _text(path)
+        if text is not None:
+            yield f"shown/{path.name}", redactor.text(text)
 
 
 def final_artifacts(run: RunDir, redactor: Redactor) -> Iterator[tuple[str, str]]:

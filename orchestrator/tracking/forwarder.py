@@ -69,6 +69,7 @@ class Forwarder:
         self._answered_at = time.monotonic()
         self._silent = False
         self._tags_sent: dict[str, str] = {}
+        self._shown: set[str] = set()
         self._run_id = ""
         self._cursor = Cursor()
         make_private_dir(run.forward)
@@ -160,6 +161,7 @@ class Forwarder:
         self._send_tags(describe.attempt_tags(self._run, self._redactor))
         if (text := self._description.news()) is not None:
             self._each([text], lambda some: self._sink.describe(self._run_id, some[0]))
+        self._send_shown()
         if ending is None:
             return goes_on
         self._send_artifacts(describe.final_artifacts(self._run, self._redactor))
@@ -192,6 +194,12 @@ class Forwarder:
     def _send_artifacts(self, artifacts: Iterable[tuple[str, str]]) -> None:
         for path, text in artifacts:
             self._each([(path, text)], self._store_artifact)
+
+    def _send_shown(self) -> None:
+        """What this forwarder has not sent; one that comes after another sends it again, which changes nothing."""
+        for path, text in list(describe.shown_artifacts(self._run, self._redactor, self._shown)):
+            self._send_artifacts([(path, text)])
+            self._shown.add(path)
 
     def _store_artifact(self, artifacts: Sequence[tuple[str, str]]) -> None:
         for path, text in artifacts:

@@ -69,6 +69,8 @@ class Course:
     journal_ids: bool
     evaluate: Evaluate | None = None
     """None where there is nothing to evaluate on."""
+    show: Callable[[int], None] | None = None
+    """Called on rank 0 after an evaluation, with the step: something to look at."""
     pulse: Pulse = field(default_factory=Pulse)
     deadline: Deadline = field(default_factory=Deadline)
     own_time: OwnTime = field(default_factory=OwnTime)
@@ -101,8 +103,9 @@ class Course:
 
     def goes_on(self) -> bool:
         """Evaluate, and save, where that is due; whether there is another step to make. `stopped_by` says why not."""
-        if self._pause_due():
-            self.hear_the_rest()
+        if not self._pause_due():
+            return True
+        self.hear_the_rest()
         self._evaluate_where_due()
         ended = self._is_finished() and not self._evaluation_due()
         if ended:
@@ -256,14 +259,20 @@ class Course:
             return
         with self.pulse.during(Phase.EVALUATION), self.deadline.shared(self.peers):
             metrics, self.stopped_by = self.evaluate(self.stop)
-        if metrics is not None:
-            self.progress.metrics = metrics
-            self.progress.evaluated_samples = self.progress.consumed_samples
-            if self.peers.world.rank == 0:
-                self.journal.metrics(self.progress.step, metrics)
-            is_best = self.peers.from_first(self.saver.would_be_best(self.progress))
-            self.save_due = self.save_due or bool(is_best)
+            if metrics is not None:
+                self._take_metrics(metrics)
         self._mark = time.perf_counter()
+
+    def _take_metrics(self, metrics: dict[str, float]) -> None:
+        """Note what an evaluation gave, and whether it is to be saved; the other ranks wait for what rank 0 shows."""
+        self.progress.metrics = metrics
+        self.progress.evaluated_samples = self.progress.consumed_samples
+        if self.peers.world.rank == 0:
+            self.journal.metrics(self.progress.step, metrics)
+            if self.show is not None:
+                self.show(self.progress.step)
+        is_best = self.peers.from_first(self.saver.would_be_best(self.progress))
+        self.save_due = self.save_due or bool(is_best)
 
     def _save(self, *, last: bool) -> None:
         """Save between two steps: rank 0 alone, beside the steps that follow unless it is the last time."""

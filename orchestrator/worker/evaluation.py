@@ -1,17 +1,20 @@
-"""Validation on all ranks: every sample exactly once, sums and counts added in fp64."""
+"""Validation on all ranks: every sample exactly once, sums and counts added in fp64; and something to look at."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import accumulate
+from itertools import accumulate, pairwise
+from typing import Any
 
 import torch
+from torch.nn import functional
 
 from orchestrator.plan.batch import balanced
 from orchestrator.recipe.data import Loader
 from orchestrator.worker.data.datasets import Datasets, Draw, MicroBatch
 from orchestrator.worker.data.loader import MicroBatches, data_loader
-from orchestrator.worker.loss import Objective, SumAndCount
+from orchestrator.worker.loss import Objective
+from orchestrator.worker.measures import Measure
 from orchestrator.worker.memory_watch import MemoryWatch
 from orchestrator.worker.precision import Precision, call_model
 from orchestrator.worker.preemption import NUM_VOTES, StopRequest, agreed_stop
@@ -34,7 +37,7 @@ class Evaluator:
         memory: MemoryWatch,
         pulse: Pulse,
     ) -> None:
-        self._functions: dict[str, SumAndCount] = {"loss": objective.loss, **objective.metrics}
+        self._measures = (Measure("loss", objective.loss), *objective.metrics)
         self._precision = precision
         self._memory = memory
         self._pulse = pulse
@@ -68,40 +71,59 @@ class Evaluator:
         with torch.no_grad():
             sums = [self._sums(model, loader, stop) for loader in self._loaders.values()]
         model.train()
-        *numbers, num_evaluated = self._peers.sum(torch.stack(sums).flatten(), *stop.as_votes(), self._num_evaluated)
+        rows = self._of_one_size([row for one in sums for row in one])
+        *numbers, num_evaluated = self._peers.sum(torch.cat(rows), *stop.as_votes(), self._num_evaluated)
         complete = num_evaluated == self._num_samples
-        return dict(self._named(numbers)) if complete else None, agreed_stop(numbers[-NUM_VOTES:])
+        sizes = [row.numel() for row in rows]
+        return dict(self._named(numbers, sizes)) if complete else None, agreed_stop(numbers[-NUM_VOTES:])
+
+    def _of_one_size(self, rows: list[torch.Tensor]) -> list[torch.Tensor]:
+        """`rows`, as long on this rank as on the others: one without samples has seen no vector."""
+        if all(measure.finish is None for measure in self._measures):
+            return rows
+        sizes = self._peers.gather([row.numel() for row in rows])
+        longest = [int(max(of_ranks)) for of_ranks in zip(*sizes, strict=True)]
+        return [functional.pad(row, (0, size - row.numel())) for row, size in zip(rows, longest, strict=True)]
 
     def close(self) -> None:
         """End the loader processes."""
         self._loaders.clear()
 
-    def _sums(self, model: torch.nn.Module, loader: Iterable[MicroBatch], stop: StopRequest) -> torch.Tensor:
-        """This rank's (sum, count) of every function: fp64, shape (functions, 2). A rank without samples has zeros."""
-        sums = torch.zeros(len(self._functions), 2, dtype=torch.float64, device=self._peers.device)
+    def _sums(self, model: torch.nn.Module, loader: Iterable[MicroBatch], stop: StopRequest) -> list[torch.Tensor]:
+        """This rank's count and sums, by measure: fp64, shape (1 + numbers,). Zeros where it has no samples."""
+        rows = [torch.zeros(2, dtype=torch.float64, device=self._peers.device) for _ in self._measures]
         for batch in MicroBatches(loader):
             if stop.is_set:
                 break
             with self._memory.evaluation(batch.num_samples), self._precision.forward_context():
                 inputs, targets = self._precision.place((batch.inputs, batch.targets))
                 outputs = call_model(model, inputs)
-                pairs = [function(outputs, targets) for function in self._functions.values()]
-            for row, (value, count) in zip(sums, pairs, strict=True):
-                row[0] += value
-                row[1] += count
+                given = [(model, inputs) if measure.of_model else (outputs,) for measure in self._measures]
+                pairs = [m.function(*words, targets) for m, words in zip(self._measures, given, strict=True)]
+            for index, (measure, (value, count)) in enumerate(zip(self._measures, pairs, strict=True)):
+                rows[index] = _added(rows[index], measure.summed(value, self._peers.device), count)
             self._num_evaluated += batch.num_samples
             self._pulse.beat()
-        return sums
+        return rows
 
-    def _named(self, numbers: list[float]) -> Iterator[tuple[str, float]]:
+    def _named(self, numbers: list[float], sizes: list[int]) -> Iterator[tuple[str, float]]:
         """`val/accuracy`, or `val/<set>/accuracy` where there are several sets; nothing where nothing counted."""
-        pairs = iter(zip(numbers[::2], numbers[1::2], strict=True))
+        ends = list(accumulate(sizes, initial=0))
+        rows = iter([numbers[begin:end] for begin, end in pairwise(ends)])
         for name in self._loaders:
             prefix = f"val/{name}" if len(self._loaders) > 1 else "val"
-            for metric in self._functions:
-                value, count = next(pairs)
+            for measure in self._measures:
+                count, *sums = next(rows)
                 if count:
-                    yield f"{prefix}/{metric}", value / count
+                    yield from ((f"{prefix}/{told}", value) for told, value in measure.told(sums, count))
+
+
+def _added(row: torch.Tensor, sums: torch.Tensor, count: Any) -> torch.Tensor:
+    """A row with one more batch in it: a vector is as long as the first one that is not."""
+    grown = functional.pad(row, (0, max(0, 1 + sums.numel() - row.numel())))
+    grown[0] += count
+    grown[1 : 1 + sums.numel()] += sums
+    return grown
 
 
 def share_of(num_samples: int, *, world_size: int, rank: int, largest_batch: int) -> list[Draw]:

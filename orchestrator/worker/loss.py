@@ -13,26 +13,25 @@ from typing import Any
 from orchestrator.errors import Problem, TrainingError
 from orchestrator.recipe.schema import Recipe
 from orchestrator.worker.data.datasets import MicroBatch
+from orchestrator.worker.measures import Measure, SumAndCount
 from orchestrator.worker.targets import UserCode
-
-SumAndCount = Callable[[Any, Any], tuple[Any, Any]]
 
 
 @dataclass(frozen=True)
 class Objective:
-    """The loss and the metrics of a recipe, each `f(outputs, targets) -> (sum, count)`."""
+    """The loss of a recipe, `f(outputs, targets) -> (sum, count)`, and its metrics."""
 
     loss: SumAndCount
     count: Callable[[Any], Any] | None
     """`f(targets) -> int`, known before the forward pass; None where a sample counts 1."""
-    metrics: dict[str, SumAndCount]
+    metrics: tuple[Measure, ...]
 
     @classmethod
     def of(cls, recipe: Recipe, code: UserCode) -> Objective:
         """The recipe's functions, imported."""
         assert recipe.loss is not None, "a recipe with a model has a loss"
         count = None if recipe.loss.count is None else code.load(recipe.loss.count)
-        metrics = {name: code.bind(metric) for name, metric in recipe.metrics.items()}
+        metrics = tuple(Measure.of(name, metric, code) for name, metric in recipe.metrics.items())
         return cls(code.bind(recipe.loss), count, metrics)
 
     def check(self, loss_sum: Any, told: Any, *, expected: int, batch: MicroBatch, step: int) -> None:

@@ -118,8 +118,10 @@ class Session:
         self._inputs, self._precision, self._peers = inputs, precision, peers
         self._journal, self._stop, self._pulse = journal, stop, pulse
         recipe, code = inputs.recipe, UserCode(inputs.run.snapshot_recipe)
-        skips_bad = recipe.loader.bad_samples > 0
-        self._data = open_datasets(code, recipe.datasets, seed=recipe.seed, where="datasets", skips_bad=skips_bad)
+        skips_bad, grouped = recipe.loader.bad_samples > 0, recipe.loader.group_by_length
+        self._data = open_datasets(
+            code, recipe.datasets, seed=recipe.seed, where="datasets", skips_bad=skips_bad, grouped=grouped
+        )
         self._contents = check_contents(self._data, {}, peers, journal)
         self._prepared: Prepared | None = None
         self._window: OwnWindow | None = None
@@ -177,7 +179,8 @@ class Session:
         precision.place_model(model)
         saver = Saver(inputs, peers, model, optimizer, precision, self._journal, self._contents, more, self._pulse)
         progress = saver.restore() or Progress()
-        windows = windows_of(inputs, world_size=self.world_size, rank=self.rank)
+        lengths = self._data.lengths_of if inputs.recipe.loader.group_by_length else None
+        windows = windows_of(inputs, world_size=self.world_size, rank=self.rank, lengths=lengths)
         course = Course(
             plan=inputs.plan,
             cadences=Cadences.of(inputs.recipe, inputs.plan),

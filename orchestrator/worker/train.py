@@ -37,13 +37,14 @@ from orchestrator.worker.pulse import Pulse
 from orchestrator.worker.recompute import recompute_blocks
 from orchestrator.worker.seeds import seed_torch
 from orchestrator.worker.settled import Settled
+from orchestrator.worker.shown import Shown
 from orchestrator.worker.targets import UserCode, build_model
 from orchestrator.worker.trainer import Trainer
 from orchestrator.worker.tuning.amp_tuner import amp_tuner_of
 from orchestrator.worker.tuning.gradients import Comparison
 from orchestrator.worker.tuning.loader_tuner import begin_with, tuner_of
 from orchestrator.worker.window_step import WindowStep
-from orchestrator.worker.windows import windows_of
+from orchestrator.worker.windows import Windows, windows_of
 from orchestrator.worker.world import Peers, World
 
 
@@ -55,6 +56,7 @@ class UserParts:
     training: Datasets
     validation: dict[str, Datasets]
     objective: Objective
+    code: UserCode
     optimizer: torch.optim.Optimizer
     memory: PeakMemory
     """Counts from just before the model was made."""
@@ -115,7 +117,14 @@ def make_user_parts(inputs: Inputs, precision: Precision) -> UserParts:
     recipe, code = inputs.recipe, UserCode(inputs.run.snapshot_recipe)
     assert recipe.model is not None, "a recipe for this loop has a model"
     skips_bad = recipe.loader.bad_samples > 0
-    training = open_datasets(code, recipe.datasets, seed=recipe.seed, where="datasets", skips_bad=skips_bad)
+    training = open_datasets(
+        code,
+        recipe.datasets,
+        seed=recipe.seed,
+        where="datasets",
+        skips_bad=skips_bad,
+        grouped=recipe.loader.group_by_length,
+    )
     validation = {
         declared.name: open_datasets(code, [declared], seed=recipe.seed, where=f"validation {declared.name}")
         for declared in recipe.validation
@@ -130,7 +139,7 @@ def make_user_parts(inputs: Inputs, precision: Precision) -> UserParts:
     if recipe.compile:
         compile_model(model, precision.device)
     optimizer = make_optimizer(model.parameters(), recipe.optimizer, code.make)
-    return UserParts(model, training, validation, objective, optimizer, memory)
+    return UserParts(model, training, validation, objective, code, optimizer, memory)
 
 
 def make_trainer(
@@ -146,7 +155,7 @@ def make_trainer(
     """The loop, with weights and position from the newest good checkpoint if there is one."""
     recipe, plan, world = inputs.recipe, inputs.plan, peers.world
     progress = saver.restore() or Progress()
-    windows = windows_of(inputs, world_size=world.world_size, rank=world.rank)
+    windows = _windows(inputs, parts, world)
     begun = begin_with(inputs, peers)
 
     def batches_from(consumed_samples: int) -> MicroBatches:
@@ -167,6 +176,7 @@ def make_trainer(
         saver=saver,
         journal_ids=recipe.tracking.sample_ids,
         evaluate=partial(evaluator.run, parts.model) if evaluator.has_sets else None,
+        show=_shown(inputs, parts, precision),
         pulse=pulse,
         deadline=inputs.deadline(),
         own_time=own_time,
@@ -192,6 +202,18 @@ def make_trainer(
     tuner = tuner_of(inputs, batches, course, begun)
     amp = amp_tuner_of(inputs, Comparison(parts.model, parts.objective, precision), step, course, tuner)
     return Trainer(course, step, batches, batches_from, evaluator, tuner, amp, policy=recipe.on_non_finite_loss)
+
+
+def _windows(inputs: Inputs, parts: UserParts, world: World) -> Windows:
+    lengths = parts.training.lengths_of if inputs.recipe.loader.group_by_length else None
+    return windows_of(inputs, world_size=world.world_size, rank=world.rank, lengths=lengths)
+
+
+def _shown(inputs: Inputs, parts: UserParts, precision: Precision) -> Shown | None:
+    wanted = inputs.recipe.evaluation.show
+    if wanted is None:
+        return None
+    return Shown.of(wanted, parts.code, parts.model, precision, inputs.run.shown)
 
 
 def _evaluator(inputs: Inputs, parts: UserParts, precision: Precision, peers: Peers, pulse: Pulse) -> Evaluator:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from orchestrator.plan.batch import WindowShares, rank_positions, window_shares
@@ -16,8 +16,12 @@ _Take = Callable[[range], tuple[list[int], list[int]]]
 """Ids and passes at positions of the order."""
 
 
-def windows_of(inputs: Inputs, *, world_size: int, rank: int) -> Windows:
-    """The windows of an attempt as one rank sees them."""
+Lengths = Callable[[list[int]], list[int]]
+"""Sample ids to the samples' lengths."""
+
+
+def windows_of(inputs: Inputs, *, world_size: int, rank: int, lengths: Lengths | None = None) -> Windows:
+    """The windows of an attempt as one rank sees them; `lengths` where samples are grouped by them."""
     plan = inputs.plan
     return Windows(
         order=inputs.order,
@@ -27,6 +31,7 @@ def windows_of(inputs: Inputs, *, world_size: int, rank: int) -> Windows:
         micro_multiple=plan.batch.micro_multiple,
         world_size=world_size,
         rank=rank,
+        lengths=lengths,
     )
 
 
@@ -41,6 +46,8 @@ class Windows:
     micro_multiple: int
     world_size: int
     rank: int
+    lengths: Lengths | None = None
+    """Where samples of about one length are to be computed together; None: in the order of positions."""
     _parts: dict[int, list[range]] = field(default_factory=dict, init=False, repr=False, compare=False)
     """This rank's micro-batches in a window of so many samples, as positions from its beginning: two sizes at most."""
 
@@ -90,8 +97,22 @@ class Windows:
                 consumed_samples += self.size_at(consumed_samples)
 
     def _draws(self, start: int, take: _Take) -> list[Draw]:
+        if self.lengths is not None:
+            take = self._sorted(start, take, self.lengths)
         parts = (range(start + part.start, start + part.stop) for part in self._parts_at(start))
         return [_draw(part, start, take) for part in parts]
+
+    def _sorted(self, start: int, take: _Take, lengths: Lengths) -> _Take:
+        """The same samples of the window at `start`, its positions dealt out by their lengths."""
+        size = self.size_at(start)
+        ids, passes = take(range(start, start + size))
+        by_length = dealt(self.shares_at(start), lengths(ids))
+
+        def take_sorted(positions: range) -> tuple[list[int], list[int]]:
+            places = [by_length[position - start] for position in positions]
+            return [ids[place] for place in places], [passes[place] for place in places]
+
+        return take_sorted
 
     def _looked_up(self, positions: range) -> tuple[list[int], list[int]]:
         ids, passes = self.order.draws(positions)
@@ -105,6 +126,24 @@ class Windows:
             return ids[at], passes[at]
 
         return take
+
+
+def dealt(shares: WindowShares, lengths: Sequence[int]) -> list[int]:
+    """For each position of a window, rank by rank and micro-step by micro-step, the sample that goes there.
+
+    Samples go from the shortest to the longest to one micro-step after the other, and within it to the ranks in turn:
+    what a micro-step pads is little, and all ranks have about as much to do in it.
+    """
+    by_length = iter(sorted(range(len(lengths)), key=lambda place: (lengths[place], place)))
+    given: list[list[list[int]]] = [[[] for _ in sizes] for sizes in shares]
+    for step in range(len(shares[0])):
+        left = [sizes[step] for sizes in shares]
+        while any(left):
+            for rank, number in enumerate(left):
+                if number:
+                    given[rank][step].append(next(by_length))
+                    left[rank] -= 1
+    return [place for of_rank in given for of_step in of_rank for place in of_step]
 
 
 def _draw(positions: range, start: int, take: _Take) -> Draw:

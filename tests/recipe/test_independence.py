@@ -128,7 +128,7 @@ VIOLATIONS: list[tuple[dict[str, Any], str, str]] = [
         "env.variables.HF_ENDPOINT",
         "env.variables env.mirrors.huggingface",
     ),
-    ({"assets.a": {"git": "x"}}, "assets.a.commit", "assets.a.{tokenizer,model,url,package,git,commit}"),
+    ({"assets.a": {"git": "x"}}, "assets.a.commit", "assets.a.{tokenizer,model,url,package,wheel,git,prepare,commit}"),
     ({"loss.count": "model:none"}, "loss.count", "loss.count"),
     ({"datasets.1.target": "model:none"}, "datasets.1.target", "datasets.1.target"),
     (

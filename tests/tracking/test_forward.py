@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.files import encode_record, read_json, write_atomically, write_json
+from orchestrator.files import encode_record, make_private_dir, read_json, write_atomically, write_json
 from orchestrator.run_dir import RunDir
 from orchestrator.tracking.forwarder import Forwarder, GaveUp
 from orchestrator.tracking.journal import Journal
@@ -56,7 +56,10 @@ def test_a_run_is_told_from_its_creation_to_its_end(new_run: NewRun, database: P
     with Journal(run.path, attempt=0, node="node1", rank=None) as journal:
         journal.system({"cpu_percent": 25.0})
         journal.tags({"gpu.name": "none"})
+    make_private_dir(run.shown)
+    (run.shown / "step-00000100.md").write_text("| You love me. | 你爱我。 |\n")
     forwarder(run).drain()
+    assert (store.artifacts / "shown/step-00000100.md").read_text() == "| You love me. | 你爱我。 |\n"
     assert store.status == "RUNNING"
     assert not cursor_of(run)["complete"]
 

@@ -48,7 +48,7 @@ def _source(locked: LockedAsset) -> str:
     wanted = locked.wanted
     if wanted.kind == "package":
         return f"{wanted.source} {locked.version}"
-    if wanted.kind == "url":
+    if wanted.kind in ("url", "wheel", "prepare"):
         return wanted.source
     return f"{wanted.source}@{wanted.revision[:_SHORT]}"
 
@@ -60,4 +60,6 @@ def _amount(one: Staged) -> str:
 def _how(one: Staged) -> str:
     if one.locked.wanted.kind == "package":
         return "installed"
-    return "fetched" if one.fetched else "there already"
+    if not one.fetched:
+        return "there already"
+    return "prepared" if one.locked.wanted.kind == "prepare" else "fetched"

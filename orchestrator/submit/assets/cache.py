@@ -2,6 +2,7 @@
 
     huggingface/    the hub's own layout (HF_HOME)
     files/<sha256>/<name>
+    prepared/<digest>/  what a recipe's own function has made of others
     git/<commit>/   a checkout without its .git
     records/        what each asset turned out to be, with the times of its files
     checked/        tokenizers that have passed their test
@@ -51,8 +52,10 @@ class AssetCache:
         if wanted.kind in HUB_KINDS:
             repository = f"models--{wanted.source.replace('/', '--')}"
             return self.hub_home / "hub" / repository / "snapshots" / wanted.revision
-        if wanted.kind == "url":
+        if wanted.kind in ("url", "wheel"):
             return self.root / "files" / wanted.revision
+        if wanted.kind == "prepare":
+            return self.root / "prepared" / wanted.revision
         if wanted.kind == "git":
             return self.root / "git" / wanted.revision
         return package_root(wanted)
@@ -61,6 +64,8 @@ class AssetCache:
         """What the job is given: the file, or the folder of a repository. Raises AssetFault as `folder_of` does."""
         if wanted.kind == "url":
             return self.folder_of(wanted) / file_name(wanted.source)
+        if wanted.kind == "wheel":
+            return self.folder_of(wanted) / f"{wanted.source.replace('==', '-')}.whl"
         if wanted.kind == "package":
             return self.folder_of(wanted) / wanted.select[0]
         return self.folder_of(wanted)

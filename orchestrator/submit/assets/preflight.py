@@ -16,7 +16,7 @@ from orchestrator.recipe.check_assets import whole_assets
 from orchestrator.recipe.read import variables_of
 from orchestrator.recipe.schema import Recipe
 from orchestrator.submit.assets.cache import AssetCache, cache_at
-from orchestrator.submit.assets.declared import HUB_KINDS, AssetFault, wanted_of
+from orchestrator.submit.assets.declared import HUB_KINDS, AssetFault, Wanted, wants_of
 from orchestrator.submit.assets.fetch_hub import endpoint_of, has_token
 from orchestrator.submit.assets.limits import ANSWER_S, reason, within
 from orchestrator.submit.assets.lock import LockedAsset, lock_path, read_lock
@@ -25,9 +25,11 @@ from orchestrator.submit.assets.tokenizers import tokenizer_problems
 
 
 def asset_problems(
-    recipe: Recipe, recipe_path: Path, *, thorough: bool, cache: AssetCache | None = None
+    recipe: Recipe, recipe_path: Path, code: Path, *, thorough: bool, cache: AssetCache | None = None
 ) -> Iterator[Problem]:
     """Every asset of `recipe` that a job could not use; `where` is its dotted key. Fetches nothing.
+
+    `code` is the folder of the recipe's code, of a run its snapshot.
 
     Always: the lock, and the files' sizes. With `thorough`: the content of files that were touched since they were
     staged, each tokenizer's behaviour, and, of what is not staged, whether its hub answers (5 s at most).
@@ -35,6 +37,7 @@ def asset_problems(
     usual = cache_at(None, os.environ)
     cache = cache or usual
     assets = whole_assets(recipe)
+    wants = wants_of(assets, code)
     yield from _shadowed(assets, recipe_path.parent)
     stage = f"orchestrate stage {recipe_path}{'' if cache == usual else f' --cache {cache.root}'}"
     try:
@@ -46,8 +49,8 @@ def asset_problems(
         return
     good: dict[str, LockedAsset] = {}
     missing: dict[str, str] = {}
-    for name, asset in assets.items():
-        what = _trouble(asset, lock.get(name), cache, thorough=thorough)
+    for name in assets:
+        what = _trouble(wants[name], lock.get(name), cache, thorough=thorough)
         if what:
             missing[name] = what
         else:
@@ -59,7 +62,11 @@ def asset_problems(
         if silent and name in of_hub:
             fix = "set env.mirrors.huggingface, or HF_ENDPOINT, to a hub that answers; then run"
             yield Problem(f"assets.{name}", f"{what}, and {silent}", f"{fix}: {stage}")
-        elif name in of_hub and _wants_token(assets[name], lock.get(name), cache) and not has_token(environment):
+        elif (
+            name in of_hub
+            and _wants_token(assets[name], wants[name], lock.get(name), cache)
+            and not has_token(environment)
+        ):
             fix = "hf auth login, or export HF_TOKEN; then run"
             yield Problem(
                 f"assets.{name}", f"{what}, and it is handed out with a token: there is none", f"{fix}: {stage}"
@@ -70,11 +77,12 @@ def asset_problems(
         yield from tokenizer_problems(assets, good, cache, folder=recipe_path.parent)
 
 
-def _trouble(asset: Asset, locked: LockedAsset | None, cache: AssetCache, *, thorough: bool) -> str:
+def _trouble(wanted: Wanted, locked: LockedAsset | None, cache: AssetCache, *, thorough: bool) -> str:
     """Why the asset cannot be used as it is, in words; '' when it can."""
-    wanted = wanted_of(asset)
     if locked is None:
         return "not staged"
+    if locked.wanted != wanted and (wanted.kind, wanted.source) == ("prepare", locked.wanted.source):
+        return "not prepared as it is declared now: its code, its args or what it is made of has changed"
     if locked.wanted != wanted:
         return "not staged as it is declared now: the lock names another source or version"
     try:
@@ -85,9 +93,8 @@ def _trouble(asset: Asset, locked: LockedAsset | None, cache: AssetCache, *, tho
         return fault.what
 
 
-def _wants_token(asset: Asset, locked: LockedAsset | None, cache: AssetCache) -> bool:
+def _wants_token(asset: Asset, wanted: Wanted, locked: LockedAsset | None, cache: AssetCache) -> bool:
     """By the recipe's own word; else by what staging it has shown, of whichever version the lock names."""
-    wanted = wanted_of(asset)
     known, _ = cache.remembered(wanted)
     shown_before = (one.token for one in (locked, known) if one is not None and one.wanted.source == wanted.source)
     return any(shown_before) if asset.token is None else asset.token

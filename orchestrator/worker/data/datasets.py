@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from itertools import accumulate
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch.utils.data import default_collate
@@ -124,6 +125,14 @@ class Datasets:
                 return item
         raise SampleError(f"{bad}; and so do the {_STAND_INS} after it")
 
+    def lengths_of(self, ids: Sequence[int]) -> list[int]:
+        """The length of each sample, by its dataset's own `lengths`."""
+        return [self._lengths[i] for i in ids]
+
+    @cached_property
+    def _lengths(self) -> list[int]:
+        return [int(length) for part in self.parts for length in cast(Any, part.dataset).lengths]
+
     @property
     def collate(self) -> Collate:
         """Items to (inputs, targets): the `collate_fn` of the first dataset that has one, else torch's default."""
@@ -169,9 +178,15 @@ class CollateDraw:
 
 
 def open_datasets(
-    code: UserCode, declared: Sequence[Dataset], *, seed: int, where: str, skips_bad: bool = False
+    code: UserCode,
+    declared: Sequence[Dataset],
+    *,
+    seed: int,
+    where: str,
+    skips_bad: bool = False,
+    grouped: bool = False,
 ) -> Datasets:
-    """The datasets that a recipe declares under `where`, opened, their sizes checked.
+    """The datasets that a recipe declares under `where`, opened, their sizes checked; `grouped`: their lengths too.
 
     Raises RecipeError when one cannot be opened, is of another kind, or has another size than `num_samples`.
     """
@@ -188,7 +203,19 @@ def open_datasets(
         else:
             kind = BatchPart if fetches_batches(dataset) else MapPart
             parts.append(kind(wanted.name, dataset, size, use))
+    if grouped and (found := list(_without_lengths(where, parts))):
+        raise RecipeError(found)
     return Datasets(parts, seeds=seeds, skips_bad=skips_bad)
+
+
+def _without_lengths(where: str, parts: Sequence[Part]) -> Iterator[Problem]:
+    """Datasets that do not say how long each of their samples is."""
+    for index, part in enumerate(parts):
+        lengths = getattr(part.dataset, "lengths", None)
+        if lengths is None or len(lengths) != part.size:
+            said = "has no `lengths`" if lengths is None else f"has {len(lengths)} `lengths` for {part.size} samples"
+            what = f"dataset {part.name!r} {said}, and loader.group_by_length is set"
+            yield Problem(f"{where}.{index}", what, "give it one number a sample there, or take group_by_length away")
 
 
 def _problem(where: str, declared: Dataset, dataset: Any) -> Problem | None:

@@ -24,7 +24,7 @@ class Outcome:
     losses: dict[int, float]
     """By step."""
     windows: dict[int, list[Sample]]
-    """By step: its samples, rank by rank."""
+    """By step: its samples, rank by rank; sorted where they are grouped by length."""
     parameters: dict[str, torch.Tensor]
     other_shapes: set[tuple[int, ...]]
     """Of random draws whose first dimension was not the micro-batch."""
@@ -47,6 +47,8 @@ def read_outcome(question: Question, trial: Trial) -> Outcome | None:
             losses[record["step"]] = float(record["values"]["train/loss"])
     seen = [iter([(sample_id, digest) for sample_id, digest in fact["seen"]]) for fact in facts]
     windows = {step: list(_window(by_rank, seen)) for step, by_rank in sorted(ids.items())}
+    if question.recipe.loader.group_by_length:  # ranks have the same samples of a window, not the same places in it
+        windows = {step: sorted(window) for step, window in windows.items()}
     parameters = torch.load(question.trial_file(trial, "pt"), weights_only=True)
     shapes = {tuple(shape) for fact in facts for shape in fact["other_shapes"]}
     return Outcome(losses, windows, parameters, shapes)

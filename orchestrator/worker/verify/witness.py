@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,9 @@ class Witness:
         counted = items[: draw.num_samples]
         self.seen += zip(draw.ids, map(digest_of, counted), strict=False)
         return draw, items
+
+    def lengths_of(self, ids: Sequence[int]) -> list[int]:
+        return self._datasets.lengths_of(ids)
 
     @property
     def collate(self) -> Collate:

@@ -36,7 +36,7 @@ def test_a_file_arrives_and_the_job_is_told_where_it_is(tmp_path: Path, mirror: 
     seen: list[tuple[str, int, int | None]] = []
     cache = cache_at(None, os.environ)
     report = stage(read_recipe(recipe), recipe, cache, watch=lambda *arrived: seen.append(arrived))
-    variables = asset_environment(read_recipe(recipe).recipe, cache)
+    variables = asset_environment(read_recipe(recipe).recipe, cache, recipe.parent)
     assert Path(variables["ORCHESTRATE_ASSET_MY_CORPUS"]).read_bytes() == CORPUS
     assert variables.keys() == {"ORCHESTRATE_CACHE", "ORCHESTRATE_ASSET_MY_CORPUS"}
     assert report.assets[0].path.name == "corpus.txt" and seen[-1] == ("my-corpus", len(CORPUS), len(CORPUS))
@@ -110,7 +110,7 @@ def test_a_packages_file_is_locked_with_the_packages_version(tmp_path: Path) -> 
     (one,) = staged(recipe).assets
     assert one.locked.version == importlib.metadata.version("scikit-learn")
     assert one.path.read_text().startswith("150,4,setosa") and not one.fetched
-    variables = asset_environment(read_recipe(recipe).recipe, cache_at(None, os.environ))
+    variables = asset_environment(read_recipe(recipe).recipe, cache_at(None, os.environ), recipe.parent)
     assert variables["ORCHESTRATE_ASSET_DATA"] == str(one.path)
 
 

@@ -38,7 +38,7 @@ def recipe(tmp_path: Path) -> Path:
 
 
 def problems(recipe: Path, *, thorough: bool) -> list[Problem]:
-    return list(asset_problems(read_recipe(recipe).recipe, recipe, thorough=thorough))
+    return list(asset_problems(read_recipe(recipe).recipe, recipe, recipe.parent, thorough=thorough))
 
 
 def staged_file() -> Path:

@@ -66,7 +66,7 @@ def cross_entropy(outputs: torch.Tensor, targets: torch.Tensor) -> tuple[torch.T
 
 
 def comparison_of(model: nn.Module) -> Comparison:
-    return Comparison(model, Objective(cross_entropy, None, {}), Precision("fp32", torch.device("cpu")))
+    return Comparison(model, Objective(cross_entropy, None, ()), Precision("fp32", torch.device("cpu")))
 
 
 def batch_of(seed: int = 0) -> MicroBatch:
@@ -137,7 +137,7 @@ def test_nothing_is_left_behind() -> None:
     before = {name: value.clone() for name, value in model.state_dict().items()}
     modes = [module.training for module in model.modules()]
     states = (torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist())
-    Comparison(model, Objective(cross_entropy, None, {}), precision).agreement(batch_of(), "fp16", WEIGHT)
+    Comparison(model, Objective(cross_entropy, None, ()), precision).agreement(batch_of(), "fp16", WEIGHT)
     after = model.state_dict()
     assert all(torch.equal(after[name], value) for name, value in before.items())
     assert [module.training for module in model.modules()] == modes
@@ -153,7 +153,7 @@ def test_the_loss_scale_of_a_run_in_fp16_is_not_touched_when_it_is_looked_at_aga
     scaler = precision.scaler
     scaler.scale(torch.ones(()))
     scaler.update(512.0)
-    Comparison(perceptron(), Objective(cross_entropy, None, {}), precision).agreement(batch_of(), "fp16", WEIGHT)
+    Comparison(perceptron(), Objective(cross_entropy, None, ()), precision).agreement(batch_of(), "fp16", WEIGHT)
     assert precision.scaler is scaler and scaler.get_scale() == 512.0 and precision.in_use == "fp16"
     precision.use(None)
     assert not scaler.is_enabled()
