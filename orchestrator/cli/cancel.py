@@ -10,8 +10,9 @@ from orchestrator.cli.options import current_folder, run_argument
 from orchestrator.cli.talk import say
 from orchestrator.errors import Problem, RunError, SubmissionError
 from orchestrator.files import read_json, write_json
+from orchestrator.known_runs import find_run
 from orchestrator.submit.backend import backend_named
-from orchestrator.submit.runs import ALIVE, find_run, statuses
+from orchestrator.submit.runs import ALIVE, statuses
 
 
 @click.command("cancel")

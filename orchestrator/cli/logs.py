@@ -8,9 +8,9 @@ import click
 
 from orchestrator.cli.options import current_folder, run_argument
 from orchestrator.errors import Problem, RunError
+from orchestrator.known_runs import find_run
 from orchestrator.run_dir import RunDir
 from orchestrator.submit.output import LogFollower, log_files, ranks_with_output
-from orchestrator.submit.runs import find_run
 from orchestrator.submit.wait import watch
 
 

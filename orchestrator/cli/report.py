@@ -10,8 +10,8 @@ from orchestrator.cli.options import current_folder, json_option, run_argument
 from orchestrator.cli.render.text import json_text
 from orchestrator.errors import Problem, RunError
 from orchestrator.files import write_atomically
+from orchestrator.known_runs import find_run
 from orchestrator.submit.report import report_on
-from orchestrator.submit.runs import find_run
 from orchestrator.tracking.report.page import report_page
 from orchestrator.tracking.report.text import report_facts, report_screen
 

@@ -18,7 +18,7 @@ from orchestrator.cli.options import (
 )
 from orchestrator.cli.talk import say
 from orchestrator.cli.waiting import report
-from orchestrator.submit.runs import find_run
+from orchestrator.known_runs import find_run
 from orchestrator.submit.start import resume_run
 
 

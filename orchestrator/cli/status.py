@@ -8,8 +8,9 @@ from orchestrator.cli.options import current_folder, json_option
 from orchestrator.cli.render.attempts import attempts_screen, slow_ranks
 from orchestrator.cli.render.runs import status_table
 from orchestrator.cli.render.text import json_text
+from orchestrator.known_runs import all_runs, find_run
 from orchestrator.submit.attempts import attempts_of
-from orchestrator.submit.runs import all_runs, find_run, statuses
+from orchestrator.submit.runs import statuses
 
 
 @click.command("status")

@@ -6,7 +6,7 @@ import click
 
 from orchestrator.cli.options import current_folder, run_argument
 from orchestrator.files import read_json
-from orchestrator.submit.runs import find_run
+from orchestrator.known_runs import find_run
 from orchestrator.submit.tracker import drain
 
 

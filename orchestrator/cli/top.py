@@ -9,9 +9,10 @@ import click
 
 from orchestrator.cli.options import current_folder, run_argument
 from orchestrator.cli.render.runs import live_line
+from orchestrator.known_runs import find_run
 from orchestrator.run_dir import RunDir
 from orchestrator.submit.report import report_in
-from orchestrator.submit.runs import ALIVE, RunStatus, find_run, statuses
+from orchestrator.submit.runs import ALIVE, RunStatus, statuses
 from orchestrator.submit.wait import watch
 from orchestrator.tracking.report.text import live_screen
 

@@ -7,7 +7,7 @@ import click
 from orchestrator.cli.options import current_folder, json_option, run_argument
 from orchestrator.cli.render.text import json_text
 from orchestrator.cli.render.why import why_facts, why_screen
-from orchestrator.submit.runs import find_run
+from orchestrator.known_runs import find_run
 from orchestrator.submit.why import explain_run
 
 

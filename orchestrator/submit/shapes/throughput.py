@@ -16,11 +16,11 @@ from typing import Any
 from orchestrator.cluster import Cluster
 from orchestrator.errors import OrchestratorError
 from orchestrator.files import decode_record, read_json
+from orchestrator.known_runs import all_runs
 from orchestrator.plan.plan import Plan, plan_from_json
 from orchestrator.recipe.read import recipe_from_stored
 from orchestrator.recipe.schema import Recipe
 from orchestrator.run_dir import AttemptDir, RunDir
-from orchestrator.submit.runs import all_runs
 from orchestrator.tracking.records import each_step
 
 LEAST_ELAPSED_S = 1.0

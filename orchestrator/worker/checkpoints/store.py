@@ -87,6 +87,11 @@ class CheckpointStore:
             raise RunError(Problem(str(self.folder), what, "restore one, or remove the folder to begin at step 0"))
         return None
 
+    def best(self) -> int | None:
+        """The step of the best whole checkpoint by the metric of `keep_best`; None where there is none."""
+        whole = (step for step in self._best(self._committed()) if damage_of(self.path(step)) is None)
+        return next(whole, None)
+
     def would_be_best(self, state: Mapping[str, Any]) -> bool:
         """Whether a checkpoint with this state would be kept for its metric."""
         value = self._value_in(state)
