@@ -7,6 +7,7 @@ text = trained.asset("text")                     # where an asset of the recipe 
 
 from __future__ import annotations
 
+import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,13 +52,19 @@ class Trained:
         return model.eval()
 
     def asset(self, name: str) -> Path:
-        """Where the job found an asset of the recipe. Raises RunError where it is gone."""
+        """Where the job found an asset of the recipe. Raises RunError where it is gone, or has changed since."""
         if name not in self.recipe.assets:
             fix = did_you_mean(name, self.recipe.assets) if self.recipe.assets else "declare it in the recipe"
             raise RunError(Problem(f"assets.{name}", "the recipe has no such asset", fix))
         path = Path(_own_environment(self.run)[asset_variable(name)])
         if not path.exists():
             raise RunError(Problem(str(path), "is not there any more", "stage the recipe again"))
+        lock = read_json(self.run.recipe.with_suffix(".lock.json")) or {}
+        for file in lock.get("assets", {}).get(name, {}).get("files", ()):
+            own = path / file["path"] if path.is_dir() else path
+            if not own.is_file() or _sha256(own) != file["sha256"]:
+                what = "is not what this run was trained with"
+                raise RunError(Problem(str(own), what, "stage the recipe again, from the run's own snapshot"))
         return path
 
 
@@ -81,6 +88,11 @@ def open_trained(run: str | Path, *, which: Literal["best", "newest"] = "best") 
         variable = asset_variable(name)
         os.environ[variable] = _own_environment(found).get(variable, "")
     return Trained(found, recipe, store.path(step), UserCode(found.snapshot_recipe))
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _own_environment(run: RunDir) -> dict[str, str]:

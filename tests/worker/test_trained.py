@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,12 @@ def test_assets_lie_where_the_job_found_them_and_its_code_finds_them_too(
     trained = open_trained(run.path)
     assert trained.asset("text") == tmp_path / "text" == Path(os.environ["ORCHESTRATE_ASSET_TEXT"])
     assert "HF_TOKEN" not in os.environ
+    files = [{"path": "text", "size": 0, "sha256": hashlib.sha256(b"").hexdigest()}]
+    write_json(run.path / "recipe.lock.json", {"format": 1, "assets": {"text": {"files": files}}})
+    assert trained.asset("text")
+    (tmp_path / "text").write_text("another")
+    with pytest.raises(RunError, match="is not what this run was trained with"):
+        trained.asset("text")
     (tmp_path / "text").unlink()
     with pytest.raises(RunError, match="is not there any more\n    stage the recipe again"):
         trained.asset("text")
