@@ -10,12 +10,14 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from tests.support.last_words import last_words
 from tests.support.needed import skip_or_fail
 
-settings.register_profile("orchestrate", deadline=None)  # a busy machine is slow; what is timed stands in tests/bench
+settings.register_profile(  # a busy machine is slow; what is timed stands in tests/bench
+    "orchestrate", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("orchestrate")
 
 

@@ -11,16 +11,19 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from statistics import fmean
 from typing import Any
 
 from orchestrator.node.gpus import GpuError, visible_gpus
+from orchestrator.node.others import Look, OwnJob
 from orchestrator.tracking.events import GPU
 
 ASK_S = 1.0
 """The driver's own measure of utilisation is over 1/6 to 1 s: asking more often tells nothing more (NVML's manual)."""
 _SLOWLY = 5
-"""Only utilisation is asked for each time; memory, power and the reasons for a lower clock every so many times."""
+"""Only utilisation is asked for each time; memory, power, the reasons for a lower clock and processes every so many
+times."""
 SILENT_S = 30.0
 """So long without an answer, and it is said that the driver hangs."""
 
@@ -29,6 +32,8 @@ _HELD_DOWN = 0x8 | 0x20 | 0x40 | 0x80
 nvmlClocksEventReasonHwSlowdown, SwThermalSlowdown, HwThermalSlowdown, HwPowerBrakeSlowdown."""
 _POWER_CAP = 0x4
 """A GPU that is busy is at its limit of power much of the time (nvmlClocksEventReasonSwPowerCap)."""
+_NO_INSTANCE = 0xFFFFFFFF
+"""Of a process on a GPU that is not sliced (nvmlProcessInfo_t.gpuInstanceId). Which slice is ours is not known."""
 
 _Ask = Callable[[Any], Iterator[tuple[str, float]]]
 Told = Callable[[str, Mapping[str, Any]], None]
@@ -55,7 +60,8 @@ class GpuSampler:
 
     def sample(self) -> dict[str, float]:
         """Means since the last call: `gpu/<i>/utilization_percent`, `.../memory_used_bytes`, `.../memory_percent`,
-        `.../power_w`, and of the time `.../throttled_percent` and `.../power_capped_percent`; as far as it was told."""
+        `.../power_w`, of the time `.../throttled_percent` and `.../power_capped_percent`, and `.../others`, how many
+        processes of others are there at least; as far as it was told."""
         with self._lock:
             heard, self._heard = self._heard, defaultdict(list)
         waited_s = 0.0 if (since := self._asked_at) is None else time.monotonic() - since
@@ -76,10 +82,10 @@ class GpuSampler:
     def _ask(self, visible_devices: str | None) -> None:
         """For ever. Raises GpuError where there is no driver."""
         self._asked_at = time.monotonic()
-        handles = visible_gpus(visible_devices)
+        handles, job = visible_gpus(visible_devices), OwnJob.here()
         for number in itertools.count():
             self._asked_at = time.monotonic()
-            found = dict(self._measured(handles, _QUICK if number % _SLOWLY else _ALL))
+            found = dict(self._measured(handles, _QUICK if number % _SLOWLY else _all(job)))
             self._asked_at = None
             if self._is_silent:
                 self._is_silent = False
@@ -141,5 +147,19 @@ def _throttling(handle: Any) -> Iterator[tuple[str, float]]:
     yield "power_capped_percent", 100.0 * bool(reasons & _POWER_CAP)
 
 
+def _others(look: Look, handle: Any) -> Iterator[tuple[str, float]]:
+    import pynvml
+
+    found = pynvml.nvmlDeviceGetComputeRunningProcesses_v3(handle)  # without _v3 an old driver is no NVMLError
+    if any(one.gpuInstanceId != _NO_INSTANCE for one in found):
+        return
+    if (number := look.num_others({one.pid for one in found})) is not None:
+        yield "others", float(number)
+
+
 _QUICK: tuple[_Ask, ...] = (_utilization,)
-_ALL: tuple[_Ask, ...] = (_utilization, _memory, _power, _throttling)
+
+
+def _all(job: OwnJob | None) -> tuple[_Ask, ...]:
+    asks: tuple[_Ask, ...] = (_utilization, _memory, _power, _throttling)
+    return asks if job is None else (*asks, partial(_others, Look(job)))

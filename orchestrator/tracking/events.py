@@ -4,7 +4,7 @@ from __future__ import annotations
 
 TUNING = "tuning"
 """Rank 0: what was changed, or would be, and what came of it; `knob` says of what."""
-WORKERS, PREFETCH, PRECISION = "loader.workers", "loader.prefetch", "precision"
+WORKERS, PREFETCH, PRECISION, MICRO = "loader.workers", "loader.prefetch", "precision", "batch.micro"
 """Knobs."""
 ADVICE = "advice"
 """Rank 0: what would help, and nobody can change in a running job."""

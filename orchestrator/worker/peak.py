@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -13,12 +13,14 @@ _CLEAR = Path("/proc/self/clear_refs")
 _RESET_PEAK = "5"
 
 
-@dataclass(frozen=True)
+@dataclass
 class PeakMemory:
-    """The peak of one device since `from_now`: asked for once, at the end, so that it costs a step nothing."""
+    """The peak of one device since `from_now`: hardly ever asked for, so that it costs a step nothing."""
 
     device: torch.device
     baseline_bytes: int
+    _before_bytes: int = field(default=0, init=False)
+    """The peak before `begin_anew` was called last."""
 
     @classmethod
     def from_now(cls, device: torch.device) -> PeakMemory:
@@ -34,8 +36,18 @@ class PeakMemory:
             _CLEAR.write_text(_RESET_PEAK)
         return cls(device, _resident_bytes("VmRSS"))
 
+    def begin_anew(self) -> None:
+        """From now on `recent_bytes` is of what comes, on CUDA."""
+        self._before_bytes = self.observed_bytes()
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+
     def observed_bytes(self) -> int:
         """The most that tensors took (CUDA: allocated, not reserved), or by which the process grew (CPU)."""
+        return max(self._before_bytes, self.recent_bytes())
+
+    def recent_bytes(self) -> int:
+        """The same since `begin_anew` was called last, on CUDA; else of all the time."""
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device)
         return max(0, _resident_bytes("VmHWM") - self.baseline_bytes)

@@ -43,6 +43,7 @@ from orchestrator.worker.trainer import Trainer
 from orchestrator.worker.tuning.amp_tuner import amp_tuner_of
 from orchestrator.worker.tuning.gradients import Comparison
 from orchestrator.worker.tuning.loader_tuner import begin_with, tuner_of
+from orchestrator.worker.tuning.micro_room import micro_room_of
 from orchestrator.worker.window_step import WindowStep
 from orchestrator.worker.windows import Windows, windows_of
 from orchestrator.worker.world import Peers, World
@@ -87,6 +88,7 @@ def train(
         saver = Saver(inputs, peers, parts.model, parts.optimizer, precision, journal, contents, pulse=pulse)
         pulse.beat()
         trainer = make_trainer(inputs, parts, precision, peers, journal, stop, saver, pulse)
+        trainer.room = micro_room_of(trainer.course, inputs.recipe, parts.model, parts.optimizer, parts.memory)
         stopped_by = _run(trainer, saver)
         pulse.enter(Phase.END)
         peaks = memory_peaks(inputs, peers, parts.memory)

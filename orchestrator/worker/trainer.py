@@ -17,6 +17,7 @@ from orchestrator.worker.nonfinite import Decision, decide, is_passed_over
 from orchestrator.worker.optimizer import forget_gradients
 from orchestrator.worker.tuning.amp_tuner import AmpTuner
 from orchestrator.worker.tuning.loader_tuner import LoaderTuner
+from orchestrator.worker.tuning.micro_room import MicroRoom
 from orchestrator.worker.window_step import WindowResult, WindowStep
 
 
@@ -34,6 +35,8 @@ class Trainer:
     """None where the loader stays as the recipe has it."""
     amp: AmpTuner | None = None
     """None where the precision does."""
+    room: MicroRoom | None = None
+    """None where no larger micro-batch is looked for."""
     policy: NonFinite | None = None
     """What to do about a loss that is no number; None: stop."""
     _decision: Decision | None = field(default=None, init=False)
@@ -75,6 +78,8 @@ class Trainer:
             )
         if self.amp is not None:
             self.amp.stepped(self.course.progress.step, time_s=time_s, waited_s=waited_s)
+        if self.room is not None:
+            self.room.stepped()
         if self._decision is not None and self._decision.action == "roll_back":
             self._roll_back()
 

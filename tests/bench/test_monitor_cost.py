@@ -69,10 +69,22 @@ def on_a_core_s(pid: int) -> float:
     return sum(int(file.read_text().split()[0]) for file in files) / 1e9
 
 
+@contextmanager
+def ranks() -> Iterator[list[int]]:
+    """A process for each GPU."""
+    processes = [subprocess.Popen(["sleep", "600"]) for _ in range(NUM_GPUS)]
+    try:
+        yield [process.pid for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
 def test_the_sampler_of_a_node_takes_less_than_a_thousandth_of_a_core(tmp_path: Path) -> None:
     driver = FakeDriver(tmp_path)
-    driver.says(count=NUM_GPUS)
-    with supervisor(tmp_path / "run", driver) as pid:
+    with ranks() as pids, supervisor(tmp_path / "run", driver) as pid:
+        driver.says(count=NUM_GPUS, **{f"pid_{gpu}": rank for gpu, rank in enumerate(pids)})
         time.sleep(3.0)
         for _ in range(TRIES):
             before, began = on_a_core_s(pid), time.monotonic()

@@ -81,10 +81,46 @@ def test_a_run_on_gpus_with_what_their_driver_tells(run: RunDir) -> None:
     ]
 
 
+def test_gpus_that_others_compute_on_are_named_before_what_they_do(run: RunDir) -> None:
+    leave(run, [0.0] * 80, accelerator="cuda", world_size=2)
+    used = {"gpu/0/utilization_percent": 96.0, "gpu/1/utilization_percent": 96.0, "gpu/0/others": 0.0}
+    both = used | {"gpu/1/others": 2.0}
+    journal_samples(run, "node1", [(BEGUN + 10 + second, both if second > 40 else used) for second in range(81)])
+    told = report_screen(report_on(run)).splitlines()
+    assert told[5:] == [
+        "bound by   compute, 50%: ranks compute, and their data keep up",
+        "           shared, 50%: processes of others run on the GPUs too",
+        "next       end what else runs on these GPUs (nvidia-smi shows it), or ask for GPUs that nobody else is given",
+    ]
+
+
 def test_where_ranks_wait_to_the_end_the_advice_is_the_next_thing(run: RunDir) -> None:
     leave(run, [0.5] * 80, accelerator="cpu", world_size=1)
     journal_events(run, 0, [(BEGUN + 40, "advice", {"step": 30, "advice": "6 more in resources.cpus_per_gpu"})])
     assert report_screen(report_on(run)).splitlines()[-1] == "next       6 more in resources.cpus_per_gpu"
+
+
+@pytest.mark.parametrize(("attempt", "percent"), [(0, 99.0), (0, 20.0), (1, 99.0)])
+def test_a_larger_micro_batch_is_the_next_thing_where_ranks_compute_in_the_attempt_that_it_is_for(
+    run: RunDir, attempt: int, percent: float
+) -> None:
+    leave(run, [0.0] * 80, accelerator="cuda", world_size=1)
+    journal_samples(
+        run, "node1", [(BEGUN + 10 + second, {"gpu/0/utilization_percent": percent}) for second in range(95)]
+    )
+    larger = {"step": 30, "knob": "batch.micro", "to": 32, "advice": "batch.micro: 32 would fit"}
+    journal_events(run, 0, [(BEGUN + 40, "advice", larger)])
+    if attempt:
+        journal_waits(run, attempt, [(BEGUN + 95 + step, 1.0, 0.0) for step in range(5)])
+    told = report_screen(report_on(run)).splitlines()[-1]
+    assert (told == "next       batch.micro: 32 would fit") is (attempt == 0)
+
+
+def test_where_ranks_wait_a_larger_micro_batch_is_no_help(run: RunDir) -> None:
+    leave(run, [0.5] * 80, accelerator="cpu", world_size=1)
+    larger = {"step": 30, "knob": "batch.micro", "to": 32, "advice": "batch.micro: 32 would fit"}
+    journal_events(run, 0, [(BEGUN + 40, "advice", larger)])
+    assert report_screen(report_on(run)).splitlines()[-1].startswith("next       give the loader more cores")
 
 
 def test_memory_is_told_as_it_was_predicted_and_observed_and_a_suggested_precision_is_the_next_thing(

@@ -1,7 +1,8 @@
 /* A libnvidia-ml.so.1 for machines without a GPU: it says what stands in the file $FAKE_NVML, at each call.
  *
- * Lines of "key number": count; I.util I.memory_util (percent), I.used_gib, I.power_w, I.reasons, I.errors; hang (1: no
- * call returns while it stands there); init.fails, I.fails, I.util.fails: the error code of all calls, or of this one. */
+ * Lines of "key number": count; I.util I.memory_util (percent), I.used_gib, I.power_w, I.reasons, I.errors; I.pid I.pid2
+ * I.pid3 (processes that compute there), I.instance (the slice that they are on); hang (1: no call returns while it
+ * stands there); init.fails, I.fails, I.util.fails, I.pids.fails: the error code of all calls, or of this one. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -77,4 +78,21 @@ result nvmlDeviceGetCurrentClocksEventReasons(device gpu, unsigned long long *re
 result nvmlDeviceGetTotalEccErrors(device gpu, int kind, int since, unsigned long long *count) {
     *count = of(gpu, "errors", 0);
     return kind == 1 && since == 0 ? answer(gpu) : 3;
+}
+
+typedef struct { unsigned pid; unsigned long long bytes; unsigned gpu_instance, compute_instance; } process;
+
+result nvmlDeviceGetComputeRunningProcesses_v3(device gpu, unsigned *count, process *found) {
+    const char *keys[] = {"pid", "pid2", "pid3"};
+    unsigned room = *count, running = 0;
+    result failed = answer(gpu);
+    if (failed || (failed = of(gpu, "pids.fails", 0))) return failed;
+    for (int i = 0; i < 3; i++) {
+        long pid = of(gpu, keys[i], -1);
+        if (pid < 0) continue;
+        if (found && running < room) found[running] = (process){pid, ~0ull, of(gpu, "instance", -1), -1};
+        running++;
+    }
+    *count = running;
+    return running > room ? 7 : 0; /* 7: insufficient size */
 }

@@ -17,7 +17,7 @@ from orchestrator.units import format_seconds
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1f2933; --faint: #6b7785; --line: #d9dfe5; --page: #fff; --tile: #f4f6f8;
-  --input: #d97706; --compute: #2563eb; --host: #7c3aed; --throttled: #dc2626; --unknown: #94a3b8; }
+  --input: #d97706; --compute: #2563eb; --host: #7c3aed; --throttled: #dc2626; --shared: #db2777; --unknown: #94a3b8; }
 @media (prefers-color-scheme: dark) {
   :root { --ink: #e5e9ee; --faint: #98a4b3; --line: #323c48; --page: #12171d; --tile: #1b222b; } }
 body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--page);
@@ -38,7 +38,8 @@ svg .attempt { fill: var(--tile); } svg .wait { fill: var(--input); } svg .gpu {
 table { border-collapse: collapse; width: 100%; font-size: .88rem; }
 th, td { text-align: left; padding: .25rem .6rem .25rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
 .input { background: var(--input); } .compute { background: var(--compute); } .host { background: var(--host); }
-.throttled { background: var(--throttled); } .unknown { background: var(--unknown); }
+.throttled { background: var(--throttled); } .shared { background: var(--shared); }
+.unknown { background: var(--unknown); }
 """
 
 

@@ -73,6 +73,7 @@ class Report:
             part.wait_share,
             gpu_percent=part.gpu_percent,
             throttled_percent=part.throttled_percent,
+            shared_percent=part.shared_percent,
             accelerator=self.accelerator,
         )
 

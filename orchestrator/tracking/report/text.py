@@ -7,13 +7,15 @@ from dataclasses import asdict
 from typing import Any
 
 from orchestrator.tracking.attempt_text import ratio_text
-from orchestrator.tracking.events import ADVICE, GPU, PRECISION, PREFETCH, TUNING, WORKERS
+from orchestrator.tracking.events import ADVICE, GPU, MICRO, PRECISION, PREFETCH, TUNING, WORKERS
 from orchestrator.tracking.report.bound import IN_WORDS, NEXT
 from orchestrator.tracking.report.report import Report
 from orchestrator.tuning.amp_law import precision_text
 
 _BARS = "▁▂▃▄▅▆▇█"
 _MOST_EVENTS, _MOST_LIVE_EVENTS = 12, 4
+_COMPUTING = ("compute", "host", "unknown")
+"""What a larger micro-batch may help against."""
 
 
 def report_screen(told: Report) -> str:
@@ -80,14 +82,21 @@ def state_text(told: Report) -> str:
 
 def next_step(told: Report) -> str:
     """One thing to do: what rank 0 has advised last, else by what holds the run up at its end."""
-    advised = [event["advice"] for event in told.usage.events if event["name"] == ADVICE and "advice" in event]
+    advised = [event for event in told.usage.events if event["name"] == ADVICE and "advice" in event]
     bound = told.last_bound()
-    if bound == "input" and advised:
-        return str(advised[-1])
+    if bound == "input" and (for_loader := [event for event in advised if event.get("knob") != MICRO]):
+        return str(for_loader[-1]["advice"])
+    if bound in _COMPUTING and (larger := [event for event in advised if _is_of_last_attempt(event, told)]):
+        return str(larger[-1]["advice"])
     last = next((event for event in reversed(told.usage.events) if event.get("knob") == PRECISION), None)
     if bound == "compute" and last is not None and last.get("applied") is False:
         return f"tuning.amp: auto: tries {last.get('to')}, if its gradients are those of fp32"
     return NEXT[bound or "unknown"]
+
+
+def _is_of_last_attempt(event: Mapping[str, Any], told: Report) -> bool:
+    """Whether it advises a micro-batch, other than that of an earlier attempt."""
+    return event.get("knob") == MICRO and event["attempt"] == max(told.usage.last_step_at, default=None)
 
 
 def _screen(rows: Sequence[tuple[str, str]]) -> str:

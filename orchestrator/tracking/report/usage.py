@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
@@ -28,7 +28,7 @@ from orchestrator.tracking.journal import JournalFile, read_journal_dir
 NUM_PARTS = 40
 """Stretches of equal length that a run's time is looked at in."""
 
-_GPU, _UTILIZATION, _THROTTLED = "gpu/", "/utilization_percent", "/throttled_percent"
+_GPU, _UTILIZATION, _THROTTLED, _OTHERS = "gpu/", "/utilization_percent", "/throttled_percent", "/others"
 _EVENTS = (TUNING, ADVICE, GPU)
 _FIRST_MEAN_S, _LONGEST_MEAN_S = 1.0, 15.0
 """What a node's first sample is of, and at most any other: a supervisor takes one every 10 s."""
@@ -48,6 +48,8 @@ class Part:
     """Mean utilisation of the run's GPUs, as far as their driver tells; None where it tells of none."""
     throttled_percent: float | None = None
     """Of the time, in which their clocks were held down."""
+    shared_percent: float | None = None
+    """Of the time, in which processes of others ran on the GPU that had them longest: all ranks wait for its one."""
 
     @property
     def wait_share(self) -> float | None:
@@ -184,17 +186,27 @@ def _parts(steps: Sequence[_Step], samples: Sequence[tuple[float, str, Mapping[s
             step_s[index] += seconds
             wait_s[index] += seconds * step.wait_share
     since = _sampled_since(samples)
-    used, throttled = (
-        _mean_by_part(
-            (index, seconds, value)
-            for at, node, _, value in _of_gpus(samples, name)
-            for index, seconds in spread(since[node, at], at)
+
+    def by_part(values: Iterable[tuple[float, str, str, float]]) -> dict[int, float]:
+        return _mean_by_part(
+            (index, seconds, value) for at, node, _, value in values for index, seconds in spread(since[node, at], at)
         )
-        for name in (_UTILIZATION, _THROTTLED)
-    )
+
+    used, throttled = (by_part(_of_gpus(samples, name)) for name in (_UTILIZATION, _THROTTLED))
+    shared = [by_part(values) for values in _shared_by_gpu(samples)]
     for index in range(NUM_PARTS):
-        began = begin + index * length
-        yield Part(began, began + length, step_s[index], wait_s[index], used.get(index), throttled.get(index))
+        began, most = begin + index * length, max((gpu[index] for gpu in shared if index in gpu), default=None)
+        yield Part(began, began + length, step_s[index], wait_s[index], used.get(index), throttled.get(index), most)
+
+
+def _shared_by_gpu(
+    samples: Sequence[tuple[float, str, Mapping[str, float]]],
+) -> Iterable[list[tuple[float, str, str, float]]]:
+    """For each GPU, in percent of the time: whether others' processes were there. A sample tells their mean number."""
+    found = defaultdict[tuple[str, str], list[tuple[float, str, str, float]]](list)
+    for at, node, index, number in _of_gpus(samples, _OTHERS):
+        found[node, index].append((at, node, index, 100.0 * min(1.0, number)))
+    return found.values()
 
 
 def _sampled_since(samples: Sequence[tuple[float, str, Mapping[str, float]]]) -> dict[tuple[str, float], float]:

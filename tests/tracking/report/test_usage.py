@@ -78,6 +78,16 @@ def test_a_sample_counts_for_the_time_since_the_one_before_and_not_for_the_time_
     assert None not in told[:14] and told[14:33] == [None] * 19 and None not in told[34:]
 
 
+def test_one_gpu_that_others_compute_on_is_enough_since_all_ranks_wait_for_its(run: RunDir) -> None:
+    waits(run, 0, [0.0] * 40, begins_at=BEGUN)
+    numbers = [{"gpu/0/others": 0.0, "gpu/1/others": 0.0}, {"gpu/0/others": 0.0, "gpu/1/others": 3.0}, {}]
+    journal_samples(run, "node1", [(BEGUN + 10 * (i + 1), one) for i, one in enumerate(numbers)])
+    journal_samples(run, "node2", [(BEGUN + 20, {"gpu/0/others": 0.5})])
+    told = [part.shared_percent for part in read_usage(run.path).parts]
+    assert told[9] == 0.0 and told[10:19] == [100.0] * 9, "however many"
+    assert told[20:] == [None] * 20
+
+
 def kept(gain: float, **more: Any) -> Mapping[str, Any]:
     return {"step": 1, "kept": 4, "gain": gain, **more}
 

@@ -37,6 +37,14 @@ class Paced(torch.nn.Module):
         return self.last(self.dropout(torch.tanh(hidden)))
 
 
+class Unnormalised(Paced):
+    """Without the batch norm: what it computes does not hang on the size of a micro-batch."""
+
+    def __init__(self, **args):
+        super().__init__(**args)
+        self.norm = torch.nn.Identity()
+
+
 class Vanishing(Paced):
     """In bf16 its gradient is none, and its loss nearly the same: 256 + 0.01 is 256 there."""
 
@@ -67,6 +75,18 @@ class OverflowingLater(VanishingLater):
         if self.training and in_lower():
             self.left -= 1
         return logits * torch.inf if self.left <= 0 and in_lower() else logits
+
+
+class OverflowingWhenCompared(Paced):
+    """The same in training, from when gradients are compared in eval mode after some steps in a lower precision."""
+
+    num_lower, overflows = 0, False
+
+    def forward(self, x):
+        logits = super().forward(x)
+        self.num_lower += self.training and in_lower()
+        self.overflows = self.overflows or (not self.training and self.num_lower >= 5)
+        return logits * torch.inf if self.overflows and self.training and in_lower() else logits
 
 
 class LosingItsWeights(VanishingLater):
