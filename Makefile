@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: check install lab-packages lint types imports test bench faults docs lab-up lab-down
+.PHONY: check install lab-packages lint types imports test bench recipes faults docs lab-up lab-down
 
 check: install lab-packages lint types imports test
 
@@ -33,12 +33,16 @@ WHOLE_RUNS = tests/slurm tests/cli
 
 test:
 	@$(BIN)/pytest -o cache_dir=.pytest_cache/whole-runs $(WHOLE_RUNS) > .whole-runs.log 2>&1 & whole=$$!; \
-	$(BIN)/pytest $(WHOLE_RUNS:%=--ignore=%) -m "not bench"; rest=$$?; \
+	$(BIN)/pytest $(WHOLE_RUNS:%=--ignore=%) -m "not bench and not real"; rest=$$?; \
 	wait $$whole; whole=$$?; cat .whole-runs.log; test $$rest -eq 0 && test $$whole -eq 0
 	$(BIN)/pytest -m "bench and not contest" -s
 
 bench:
 	$(BIN)/pytest -m bench -s
+
+# The recipes on their real data, from where pip looks: a quarter of an hour on two cores.
+recipes:
+	$(BIN)/pytest -m real -s tests/recipes
 
 # What a run survives on a real Slurm, with the seconds that each recovery took.
 faults:

@@ -1,0 +1,1 @@
+PAD, BOS, EOS, UNK = range(4)

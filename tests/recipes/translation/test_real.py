@@ -1,0 +1,73 @@
+"""The recipes on their real data, as a person runs them: `make recipes`. Minutes, and wheels from where pip looks."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.recipes.translation.own_run import RECIPES
+from tests.support.worlds import ROOT
+
+pytestmark = pytest.mark.real
+
+
+@dataclass(frozen=True)
+class RealRun:
+    """A recipe that was staged and trained in a folder of its own."""
+
+    folder: Path
+    recipe: str
+    seconds: float
+    """From `submit` to the end of `--wait`."""
+
+    def translate(self, *words: str) -> list[str]:
+        done = call(self.folder, str(RECIPES / "translate.py"), self.recipe, *words)
+        return done.stdout.splitlines()
+
+    def sweep(self) -> dict[str, Any]:
+        """What `--sweep` found, as MLflow has it."""
+        print("\n".join(self.translate("--sweep")))
+        (found,) = (self.folder / "mlruns").rglob("sweep.json")
+        facts: dict[str, Any] = json.loads(found.read_text())
+        return facts
+
+
+def call(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, *words], cwd=folder, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+def trained(folder: Path, recipe: str) -> RealRun:
+    words = ("-m", "orchestrator.cli")
+    call(folder, *words, "stage", str(RECIPES / f"{recipe}.yaml"))
+    began = time.monotonic()
+    done = call(folder, *words, "submit", str(RECIPES / f"{recipe}.yaml"), "--wait")
+    print(done.stdout)
+    return RealRun(folder, recipe, time.monotonic() - began)
+
+
+def test_english_to_chinese_in_six_minutes(tmp_path: Path) -> None:
+    run = trained(tmp_path, "en_zh")
+    assert run.seconds < 360
+    assert run.translate("I love you.", "You love me.") == ["我爱你。", "你爱我。"]
+    folder = Path(json.loads(next((tmp_path / "runs").glob("*/environment.json")).read_text())["ORCHESTRATE_ASSET_TEXT"])
+    assert not any(line.startswith("You love me.") for part in folder.glob("*.tsv") for line in part.open())
+    found = run.sweep()
+    assert found["test"]["greedy"]["bleu"] >= 20
+
+
+def test_english_to_german_with_the_cell_that_is_best_on_the_part_for_development(tmp_path: Path) -> None:
+    found = trained(tmp_path, "en_de").sweep()
+    greedy, *_, best = found["test"].values()
+    assert greedy["chrf"] >= 50
+    assert found["beam"] == 4 and found["alpha"] > 0 and best["chrf"] > greedy["chrf"]
