@@ -60,7 +60,8 @@ def test_english_to_chinese_in_six_minutes(tmp_path: Path) -> None:
     run = trained(tmp_path, "en_zh")
     assert run.seconds < 360
     assert run.translate("I love you.", "You love me.") == ["我爱你。", "你爱我。"]
-    folder = Path(json.loads(next((tmp_path / "runs").glob("*/environment.json")).read_text())["ORCHESTRATE_ASSET_TEXT"])
+    (environment,) = (tmp_path / "runs").glob("*/environment.json")
+    folder = Path(json.loads(environment.read_text())["ORCHESTRATE_ASSET_TEXT"])
     assert not any(line.startswith("You love me.") for part in folder.glob("*.tsv") for line in part.open())
     found = run.sweep()
     assert found["test"]["greedy"]["bleu"] >= 20
