@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import statistics
 import sys
-import time
-from dataclasses import dataclass
-from typing import Any
 
 import pytest
 import torch
@@ -16,9 +13,10 @@ from tests.support.worlds import ROOT
 
 sys.path.insert(0, str(ROOT / "recipes" / "translation"))
 
-from decode import Hypothesis, Search, beam_search
-from model import Transformer, transformer
+from model import transformer
 from tokens import EOS, PAD
+
+from tests.support.decoding import timed
 
 pytestmark = pytest.mark.bench
 
@@ -26,28 +24,6 @@ LEAST_FACTOR = 4.0
 TURNS = 3
 NUM_SENTENCES, MOST_TOKENS = 200, 40
 """Of a test part: sources of 4 to 24 tokens, translations up to the length at which long ones end."""
-
-
-@dataclass
-class Recomputing:
-    """The decoder without anything kept: the model is called on all that came before each token."""
-
-    model: Transformer
-    memory: Tensor
-    mask: Tensor
-    prefix: Tensor
-
-    def step(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        self.prefix = torch.cat((self.prefix, tokens[:, None]), dim=1)
-        x = self.model.embed(self.prefix)
-        for layer in self.model.decoder:
-            source = layer.cross.keys_and_values(self.memory)
-            x, asked = layer(x, None, source, self.mask)
-        attention = layer.cross.weights(asked, source, self.mask)
-        return self.model.logits(x)[:, -1].log_softmax(-1), attention[:, -1]
-
-    def select(self, rows: Tensor) -> None:
-        self.memory, self.mask, self.prefix = self.memory[rows], self.mask[rows], self.prefix[rows]
 
 
 def sources() -> Tensor:
@@ -59,16 +35,6 @@ def sources() -> Tensor:
     return rows
 
 
-@torch.no_grad()
-def timed(model: Transformer, source: Tensor, *, keeps: bool) -> tuple[float, list[list[Hypothesis]]]:
-    """Seconds for all sentences, greedily."""
-    began = time.perf_counter()
-    memory, mask = model.encode(source)
-    steps: Any = model.start(source) if keeps else Recomputing(model, memory, mask, source[:, :0])
-    found = beam_search(steps, source != PAD, [MOST_TOKENS] * len(source), Search(1))
-    return time.perf_counter() - began, found
-
-
 def test_keeping_keys_and_values_is_four_times_as_fast_and_changes_nothing() -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -76,7 +42,7 @@ def test_keeping_keys_and_values_is_four_times_as_fast_and_changes_nothing() -> 
     model, source = transformer(5000).eval(), sources()
     factors = []
     for _ in range(TURNS):
-        kept, again = (timed(model, source, keeps=keeps) for keeps in (True, False))
+        kept, again = (timed(model, source, MOST_TOKENS, keeps=keeps) for keeps in (True, False))
         assert [one[0].tokens for one in kept[1]] == [one[0].tokens for one in again[1]]
         factors.append(again[0] / kept[0])
     torch.set_num_threads(before)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import statistics
 import subprocess
 import sys
 import time
@@ -12,8 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from text import Text
+from tokens import EOS, PAD
 
+from orchestrator.worker.trained import open_trained
 from tests.recipes.translation.own_run import RECIPES
+from tests.support.decoding import timed
 from tests.support.worlds import ROOT
 
 pytestmark = pytest.mark.real
@@ -68,7 +74,26 @@ def test_english_to_chinese_in_six_minutes(tmp_path: Path) -> None:
 
 
 def test_english_to_german_with_the_cell_that_is_best_on_the_part_for_development(tmp_path: Path) -> None:
-    found = trained(tmp_path, "en_de").sweep()
+    run = trained(tmp_path, "en_de")
+    found = run.sweep()
     greedy, *_, best = found["test"].values()
     assert greedy["chrf"] >= 50
     assert found["beam"] == 4 and found["alpha"] > 0 and best["chrf"] > greedy["chrf"]
+    assert faster_with_what_is_kept(run) >= 4
+
+
+def faster_with_what_is_kept(run: RealRun) -> float:
+    """How many times as fast the test part is translated with keys and values kept: the same, in turns."""
+    (path,) = (run.folder / "runs").iterdir()
+    opened = open_trained(path)
+    model, text = opened.model(), Text(opened.asset("text") / "tokenizer.json")
+    rows = (opened.asset("text") / "homeassistant.test.tsv").read_text().splitlines()
+    ids = [torch.tensor([*row, EOS]) for row in text.ids([line.split("\t")[0] for line in rows])]
+    source = torch.nn.utils.rnn.pad_sequence(ids, batch_first=True, padding_value=PAD)
+    factors = []
+    for _ in range(3):
+        kept, again = (timed(model, source, 60, keeps=keeps) for keeps in (True, False))
+        assert [one[0].tokens for one in kept[1]] == [one[0].tokens for one in again[1]]
+        factors.append(again[0] / kept[0])
+    print(f"test part of {len(ids)} sentences: {statistics.median(factors):.1f} times as fast with what is kept")
+    return statistics.median(factors)
