@@ -68,7 +68,9 @@ def test_english_to_chinese_in_six_minutes(tmp_path: Path) -> None:
     assert run.translate("I love you.", "You love me.") == ["我爱你。", "你爱我。"]
     (environment,) = (tmp_path / "runs").glob("*/environment.json")
     folder = Path(json.loads(environment.read_text())["ORCHESTRATE_ASSET_TEXT"])
-    assert not any(line.startswith("You love me.") for part in folder.glob("*.tsv") for line in part.open())
+    assert not any(
+        line.startswith("You love me.") for part in folder.glob("*.tsv") for line in part.read_text().splitlines()
+    )
     found = run.sweep()
     assert found["test"]["greedy"]["bleu"] >= 20
 
