@@ -201,7 +201,8 @@ class _Beams:
         )
         self.tokens = torch.cat((self.tokens[rows], tokens[:, None]), dim=1)
         self.is_token, self.attention = self.is_token[rows], attention[rows]
-        self.steps.select(rows)
+        if not torch.equal(rows, torch.arange(len(attention), device=device)):  # to copy what is kept takes time
+            self.steps.select(rows)
 
     def _is_done(self, sentence: int, best_live: float) -> bool:
         finished, search = self.finished[sentence], self.search

@@ -35,6 +35,39 @@ class Recomputing:
         self.memory, self.mask, self.prefix = self.memory[rows], self.mask[rows], self.prefix[rows]
 
 
+@dataclass
+class Anew:
+    """The model as training calls it, for each token: nothing is kept, of the source neither."""
+
+    model: Transformer
+
+    @property
+    def max_positions(self) -> int:
+        return self.model.max_positions
+
+    @property
+    def embedding(self) -> torch.nn.Embedding:
+        return self.model.embedding
+
+    def start(self, source: Tensor) -> AnewSteps:
+        return AnewSteps(self.model, source, source[:, :0])
+
+
+@dataclass
+class AnewSteps:
+    model: Transformer
+    source: Tensor
+    prefix: Tensor
+
+    def step(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        self.prefix = torch.cat((self.prefix, tokens[:, None]), dim=1)
+        logits = self.model(self.source, self.prefix)[:, -1]
+        return logits.log_softmax(-1), torch.zeros(self.source.shape)  # attention is for coverage alone
+
+    def select(self, rows: Tensor) -> None:
+        self.source, self.prefix = self.source[rows], self.prefix[rows]
+
+
 @torch.no_grad()
 def timed(model: Transformer, source: Tensor, most_tokens: int, *, keeps: bool) -> tuple[float, list[list[Hypothesis]]]:
     """Seconds for all sentences, greedily."""
