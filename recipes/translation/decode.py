@@ -77,7 +77,7 @@ class Search:
             raise ValueError(f"a beam of {self.beam}: write 1 (greedy), or more")
         if not 1 <= self.best <= self.beam:
             raise ValueError(f"{self.best} translations of a beam of {self.beam}: write a wider beam")
-        if self.beam > WIDE and self.scoring.length == "none" and not self.scoring.beta and not self.scoring.gamma:
+        if self.beam > WIDE and not (self.scoring.alpha or self.scoring.beta or self.scoring.gamma):
             what = f"a beam of {self.beam} without length normalisation finds translations that are too short"
             warnings.warn(what, stacklevel=3)
 
@@ -142,7 +142,7 @@ class _Beams:
     def step(self) -> None:
         """One token more for every live translation."""
         told, attention = self.steps.step(self.tokens[:, -1])
-        told = told.index_fill(1, torch.tensor(self.search.never, device=told.device), -torch.inf)
+        told = told.index_fill(1, torch.tensor(self.search.never, dtype=torch.int64, device=told.device), -torch.inf)
         attention = attention if self.attention is None else self.attention + attention
         ends = self.log_probability + told[:, EOS].double()
         told[:, EOS] *= self.search.scoring.end_weight(self.is_token.sum(dim=1).to(told), self.length + 1)

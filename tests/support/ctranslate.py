@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ def exported(model: Any, folder: Path) -> ctranslate2.Translator:
             _linear(theirs.ffn.linear_0, ours.feed[0])
             _linear(theirs.ffn.linear_1, ours.feed[3])
     spec.decoder.projection.weight = embedding
-    tokens = ["<pad>", "<s>", "</s>", "<unk>", *map(str, range(4, len(embedding)))]
+    tokens = _named(range(len(embedding)))
     spec.register_source_vocabulary(tokens)
     spec.register_target_vocabulary(tokens)
     spec.config.add_source_eos = False
@@ -45,6 +46,10 @@ def exported(model: Any, folder: Path) -> ctranslate2.Translator:
     folder.mkdir(parents=True, exist_ok=True)
     spec.save(str(folder))
     return ctranslate2.Translator(str(folder), device="cpu", intra_threads=1, compute_type="float32")
+
+
+NAMES = {0: "<pad>", 1: "<s>", 2: "</s>", 3: "<unk>"}
+"""Of the ids that are no number as text."""
 
 
 @dataclass(frozen=True)
@@ -56,11 +61,13 @@ class Found:
 
 
 def translated(translator: ctranslate2.Translator, sources: list[list[int]], **options: Any) -> list[list[Found]]:
-    """What CTranslate2 makes of sources, ids with their EOS; best first."""
-    names = {0: "<pad>", 1: "<s>", 2: "</s>", 3: "<unk>"}
-    ids = {name: number for number, name in names.items()}
-    rows = [[names.get(token, str(token)) for token in row] for row in sources]
-    results = translator.translate_batch(rows, return_scores=True, **options)
+    """What CTranslate2 makes of sources, ids with their EOS; best first.
+
+    At least 0 tokens: it would have one at least, and so take P(EOS) of the first token out of all of its scores.
+    """
+    ids = {name: number for number, name in NAMES.items()}
+    rows = [_named(row) for row in sources]
+    results = translator.translate_batch(rows, return_scores=True, min_decoding_length=0, **options)
     return [
         [
             Found([ids[token] if token in ids else int(token) for token in tokens], score)
@@ -68,6 +75,16 @@ def translated(translator: ctranslate2.Translator, sources: list[list[int]], **o
         ]
         for result in results
     ]
+
+
+def forced(translator: ctranslate2.Translator, sources: list[list[int]], targets: torch.Tensor) -> torch.Tensor:
+    """The log-probabilities that it gives the tokens of targets, (B, T) ids, and the EOS after them: (B, T + 1)."""
+    results = translator.score_batch([_named(row) for row in sources], [_named(row) for row in targets.tolist()])
+    return torch.tensor([result.log_probs for result in results], dtype=torch.float64)
+
+
+def _named(ids: Iterable[int]) -> list[str]:
+    return [NAMES.get(token, str(token)) for token in ids]
 
 
 def _numbers(tensor: torch.Tensor) -> np.ndarray:

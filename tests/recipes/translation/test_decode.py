@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -70,13 +71,12 @@ def test_a_beam_of_four_loses_the_best_seldom_and_stopping_at_four_ends_more_oft
 
 
 def test_a_wider_beam_finds_what_greedy_does_not() -> None:
-    """The test vector of OpenNMT's BeamSearchTest.lua, its end as EOS: log(0.4 * 0.9) beats log(0.6^3)."""
-    nothing = float("-inf")
-    third, fourth = 3, 4
+    """The test vector of OpenNMT's BeamSearchTest.lua: log(0.4 * 0.9) beats log(0.6^3). Its tokens 1 to 4 are these."""
+    first, second, third, fourth = BOS, 4, 3, EOS
     after = {
-        BOS: {third: 0.4, fourth: 0.6},  # its tokens 1 to 4 are BOS, 4, 3, EOS here
-        fourth: {third: 0.4, fourth: 0.6},
-        third: {third: 0.1, EOS: 0.9},
+        first: {second: 0.6, third: 0.4},
+        second: {first: 0.6, third: 0.4},
+        third: {third: 0.1, fourth: 0.9},
     }
 
     class Table:
@@ -91,9 +91,10 @@ def test_a_wider_beam_finds_what_greedy_does_not() -> None:
             self.num_rows = len(rows)
 
     is_token = torch.ones(1, 1, dtype=torch.bool)
-    (wide,), (narrow,) = (beam_search(Table(), is_token, [3], Search(beam))[0] for beam in (2, 1))
-    assert wide.tokens == [third] and wide.score == pytest.approx(torch.tensor(0.36).log().item(), rel=1e-6)
-    assert narrow.tokens == [fourth] * 3 and not narrow.finished and narrow.score > nothing
+    (wide,), (narrow,) = (beam_search(Table(), is_token, [3], Search(beam, never=()))[0] for beam in (2, 1))
+    assert wide.tokens == [third] and wide.finished and wide.score == pytest.approx(math.log(0.4 * 0.9), rel=1e-12)
+    assert narrow.tokens == [second, first, second] and not narrow.finished
+    assert narrow.score == pytest.approx(math.log(0.6**3), rel=1e-12)
 
 
 def model(seed: int) -> torch.nn.Module:
@@ -144,12 +145,14 @@ def test_a_beam_of_one_is_greedy(rows: list[list[int]], seed: int, scoring: Scor
         assert (one.tokens, one.finished) == (tokens, token == EOS)
 
 
-@given(rows=sentences, seed=st.integers(0, 30), beam=st.integers(1, 5))
-def test_with_all_penalties_off_the_score_is_the_log_probability(rows: list[list[int]], seed: int, beam: int) -> None:
+@given(rows=sentences, seed=st.integers(0, 30), scoring=scorings, beam=st.integers(1, 5))
+def test_the_log_probability_is_the_models_and_with_all_penalties_off_the_score_too(
+    rows: list[list[int]], seed: int, scoring: Scoring, beam: int
+) -> None:
     made = model(seed)
-    for row, found in zip(rows, translate(made, source_of(rows), Search(beam, best=beam)), strict=True):
+    for row, found in zip(rows, translate(made, source_of(rows), Search(beam, scoring, best=beam)), strict=True):
         for one in found:
-            assert one.score == pytest.approx(one.log_probability, rel=1e-12)
+            assert scoring != Scoring() or one.score == pytest.approx(one.log_probability, rel=1e-12)
             ids = torch.tensor([[BOS, *one.tokens]])
             told = made(source_of([row]), ids).log_softmax(-1)[0]
             wanted = [*one.tokens, *([EOS] if one.finished else [])]
@@ -199,8 +202,9 @@ def test_what_makes_no_sense_is_refused_in_one_line(wrong: dict[str, Any], told:
 
 
 def test_a_wide_beam_without_a_word_about_lengths_is_warned_of() -> None:
-    with pytest.warns(UserWarning, match="a beam of 11 without length normalisation finds translations that are too"):
-        Search(11)
+    for scoring in (Scoring(), Scoring("gnmt", 0.0)):
+        with pytest.warns(UserWarning, match="a beam of 11 without length normalisation finds translations that are"):
+            Search(11, scoring)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         Search(11, Scoring("gnmt", 0.6))

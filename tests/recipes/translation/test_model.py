@@ -7,6 +7,7 @@ import torch
 from model import Transformer, sinusoids, transformer
 from tokens import BOS, EOS, PAD
 from torch import Tensor
+from torch.nn import functional
 
 VOCABULARY = 60
 
@@ -59,6 +60,26 @@ def test_token_by_token_is_the_same_as_all_at_once_and_attention_is_on_real_toke
     decoding.select(torch.tensor([2, 2, 0]))
     told, _ = decoding.step(torch.tensor([9, 9, 9]))
     assert torch.equal(told[0], told[1]) and not torch.equal(told[0], told[2])
+
+
+def test_the_attention_of_a_step_is_what_the_last_layer_mixes_by() -> None:
+    """Mixed by the same function: not values, but the rows of an identity, which are then the weights themselves."""
+    model, source = small(), sources(7, 4, 2)
+    last, seen = model.decoder[-1].cross, []
+    last.register_forward_pre_hook(lambda module, arguments: seen.append(arguments))
+    decoding = model.start(source)
+    for place in range(TARGET.shape[1]):
+        _, attention = decoding.step(TARGET[:, place])
+        x, (keys, _), mask = seen[-1]
+        queries = last.query(x).unflatten(-1, (4, 8)).transpose(1, 2)
+        identity = torch.eye(7).double().expand(3, 4, 7, 7)
+        of_heads = functional.scaled_dot_product_attention(queries, keys, identity, attn_mask=mask)
+        assert torch.allclose(attention, of_heads.mean(dim=1)[:, 0], rtol=0, atol=1e-12)
+
+
+def test_without_dropout_nothing_is_random_in_training_either() -> None:
+    model = small().train()
+    assert torch.equal(*(model(sources(7, 4, 2), TARGET) for _ in range(2)))
 
 
 def test_neither_padding_nor_other_rows_change_a_row() -> None:
