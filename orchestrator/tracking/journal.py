@@ -194,22 +194,22 @@ class Journal:
             closing, request, pause_s = self._closing, self._flush_request, _POLL_S
             urgent = closing or not request.is_set()
             try:
-                self._write_queue(hurry=urgent or len(self._queue) > _BACKLOG_RECORDS)
+                idle = not self._write_queue(hurry=urgent or len(self._queue) > _BACKLOG_RECORDS)
                 if urgent or time.monotonic() - synced_at >= _DURABLE_S:
                     self._file.sync()
                     synced_at = time.monotonic()
                 request.set()
             except OSError as error:
                 self._complain(error)
-                pause_s = _RETRY_S
+                idle, pause_s = False, _RETRY_S
             if closing:
                 break
-            self._wait(pause_s, synced_at)
+            self._wait(pause_s, synced_at, idle=idle)
         self._file.close()
 
-    def _wait(self, pause_s: float, synced_at: float) -> None:
-        """Some time, or until somebody wants something; where nothing is left to do, until there is."""
-        if pause_s == _POLL_S and not self._queue:
+    def _wait(self, pause_s: float, synced_at: float, *, idle: bool) -> None:
+        """Some time, or until somebody wants something; where no record came since the last time, until one does."""
+        if idle and not self._queue:
             self._dozes = True
             pause_s = threading.TIMEOUT_MAX if self._file.is_durable else synced_at + _DURABLE_S - time.monotonic()
         if not (self._dozes and self._queue):
@@ -217,25 +217,39 @@ class Journal:
         self._dozes = False
         self._wake.clear()
 
-    def _write_queue(self, *, hurry: bool) -> None:
-        """Write all that is queued, some records at a time: between them the interpreter belongs to training again."""
-        while self._lines or self._encode_some():
+    def _write_queue(self, *, hurry: bool) -> bool:
+        """Write all that is queued by now; False when nothing is. A few records at a time, unless there is a hurry:
+        between them the interpreter belongs to training again.
+        """
+        num_queued = len(self._queue)
+        if not (num_queued or self._lines or self._num_dropped):
+            return False
+        while True:
+            num_queued -= self._encode_some()
             self._file.append(self._lines)
+            if num_queued <= 0:
+                return True
             if not hurry:
                 time.sleep(_PACE_S)
 
-    def _encode_some(self) -> bool:
-        """Encode the next few records into `_lines`; False when there were none."""
+    @property
+    def _num_dropped(self) -> int:
+        """How many records were dropped since the last time that the journal said so."""
+        return self._overflowed + self._unencodable - self._reported
+
+    def _encode_some(self) -> int:
+        """Encode the next few records into `_lines`; how many were taken from the queue."""
+        num_taken = 0
         while self._queue and len(self._lines) < _PACE_RECORDS:
+            num_taken += 1
             try:
                 self._lines.append(encode_record(as_record(*self._queue.popleft())))
             except Exception:  # a value's own __float__ or __str__ may raise anything
                 self._unencodable += 1
-        dropped = self._overflowed + self._unencodable - self._reported
-        if dropped:
+        if dropped := self._num_dropped:
             self._reported += dropped
             self._lines.append(encode_record(as_record("dropped", _now_ms(), (dropped,))))
-        return bool(self._lines)
+        return num_taken
 
     def _complain(self, error: OSError) -> None:
         """Say once, on stderr, that the journal cannot be written; standard error may be as full as the disk."""

@@ -14,8 +14,8 @@ import torch
 from orchestrator.tracking.journal import Journal, read_journal_dir
 
 NUM_ROUNDS = 3
-NUM_TURNS = 8
-STEPS_PER_TURN = 50
+NUM_TURNS = 4
+STEPS_PER_TURN = 200
 WARMUP_STEPS = 50
 
 
@@ -83,7 +83,7 @@ def timed_steps(train: DigitsStep, journal: Journal | None, num_steps: int) -> t
 
 @dataclass(frozen=True)
 class Round:
-    """Bare steps and steps with a journal call, in turns of some dozens; all in seconds."""
+    """Bare steps and steps with a journal call, in turns; all in seconds."""
 
     bare: list[float]
     journaled: list[float]
@@ -91,7 +91,10 @@ class Round:
 
     @classmethod
     def measure(cls, train: DigitsStep, journal: Journal) -> Round:
-        """Bare turns begin when the journal has nothing left to write."""
+        """Bare turns begin when the journal has nothing left to write. So the first call of each other turn wakes its
+        thread, which is dear (some 80 microseconds): turns are long enough that this is one call in two hundred, more
+        than in training, where a report of all steps since the last one comes twice a second.
+        """
         measured = cls([], [], [])
         for _ in range(NUM_TURNS):
             journal.flush()
@@ -109,11 +112,17 @@ class Round:
     def p99_share(self) -> float:
         return percentile(self.calls, 99) / statistics.median(self.bare)
 
+    @property
+    def step_share(self) -> float:
+        """By how much a step with a call is longer than a bare one: the call, and what the journal's thread takes."""
+        return statistics.median(self.journaled) / statistics.median(self.bare) - 1
+
     def __str__(self) -> str:
         step, journaled, call = (statistics.median(times) * 1e6 for times in (self.bare, self.journaled, self.calls))
         return (
-            f"digits step {step:.0f} us bare, {journaled:.0f} us journaled; call with 6 values: median {call:.1f} us"
-            f" = {self.median_share:.2%}, p99 {percentile(self.calls, 99) * 1e6:.1f} us = {self.p99_share:.2%}"
+            f"digits step {step:.0f} us bare, {journaled:.0f} us journaled = {self.step_share:+.2%};"
+            f" call with 6 values: median {call:.1f} us = {self.median_share:.2%},"
+            f" p99 {percentile(self.calls, 99) * 1e6:.1f} us = {self.p99_share:.2%}"
         )
 
 
@@ -130,5 +139,6 @@ def test_a_journal_call_costs_under_one_percent_of_the_digits_step(
         print("", *rounds, sep="\n")
     assert min(measured.median_share for measured in rounds) < 0.01
     assert min(measured.p99_share for measured in rounds) < 0.05
+    assert min(measured.step_share for measured in rounds) < 0.05
     num_metrics = sum(record["kind"] == "metrics" for _, record in read_journal_dir(tmp_path))
     assert num_metrics == NUM_ROUNDS * NUM_TURNS * STEPS_PER_TURN
