@@ -7,6 +7,7 @@ torn line, so a writer starts its next record on a new line and a reader skips w
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import secrets
@@ -27,6 +28,12 @@ def make_private_dir(path: Path, *, exist_ok: bool = True) -> Path:
         make_private_dir(path.parent)
     path.mkdir(mode=PRIVATE_DIR, exist_ok=exist_ok)
     return path
+
+
+def sha256_of(path: Path) -> str:
+    """64 hex digits over the content of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sync_dir(path: Path) -> None:

@@ -83,7 +83,7 @@ class _Reach:
     def _body(self, file: Path) -> list[ast.stmt]:
         """The statements of a file; at the first time, those that run at any import are looked at too."""
         if file not in self._trees:
-            self._trees[file] = _tree(file)
+            self._trees[file] = tree_of(file)
             for statement in filter(self._runs_at_import, self._trees[file].body):
                 self._look(file, statement, None)
         return self._trees[file].body
@@ -138,11 +138,8 @@ class _Reach:
             bound = alias.asname or alias.name.partition(".")[0]
             if name not in (None, bound):
                 continue
-            parts = tuple(alias.name.split("."))
+            parts = imported_name(statement, alias, package)
             if isinstance(statement, ast.ImportFrom):
-                above = package[: len(package) - statement.level + 1] if statement.level else ()
-                module = tuple(filter(None, (statement.module or "").split(".")))
-                parts = (*above, *module, *(() if alias.name == "*" else parts))
                 if _BATCH_NORM.fullmatch(alias.name):
                     self.places.setdefault(file, set()).add(statement.lineno)
             elif name is not None and alias.asname is None:
@@ -167,6 +164,16 @@ def _script_of(recipe: Recipe) -> str | None:
         return rest[0] if rest else None
     script = PurePath(first)
     return ".".join(script.with_suffix("").parts) if script.suffix == ".py" and not script.is_absolute() else None
+
+
+def imported_name(statement: ast.Import | ast.ImportFrom, alias: ast.alias, package: Dotted) -> Dotted:
+    """What an import in a module of `package` takes, in full, be it a module or not; of a star import the module."""
+    parts = tuple(alias.name.split("."))
+    if isinstance(statement, ast.Import):
+        return parts
+    above = package[: len(package) - statement.level + 1] if statement.level else ()
+    module = tuple(filter(None, (statement.module or "").split(".")))
+    return (*above, *module, *(() if alias.name == "*" else parts))
 
 
 def _names(node: ast.AST) -> Iterator[str]:
@@ -200,7 +207,7 @@ def _module_name(file: Path, folder: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def _tree(file: Path) -> ast.Module:
+def tree_of(file: Path) -> ast.Module:
     """The parsed file; empty where it cannot be: `check_targets` says so."""
     try:
         return ast.parse(file.read_bytes())

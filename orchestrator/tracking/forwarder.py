@@ -197,9 +197,9 @@ class Forwarder:
 
     def _send_shown(self) -> None:
         """What this forwarder has not sent; one that comes after another sends it again, which changes nothing."""
-        for path, text in list(describe.shown_artifacts(self._run, self._redactor, self._shown)):
-            self._send_artifacts([(path, text)])
-            self._shown.add(path)
+        new = list(describe.shown_artifacts(self._run, self._redactor, self._shown))
+        self._send_artifacts(new)
+        self._shown.update(path for path, _ in new)
 
     def _store_artifact(self, artifacts: Sequence[tuple[str, str]]) -> None:
         for path, text in artifacts:

@@ -7,8 +7,8 @@ text = trained.asset("text")                     # where an asset of the recipe 
 
 from __future__ import annotations
 
-import hashlib
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -16,7 +16,7 @@ from typing import Literal
 import torch
 
 from orchestrator.errors import Problem, RunError, did_you_mean
-from orchestrator.files import read_json
+from orchestrator.files import read_json, sha256_of
 from orchestrator.known_runs import find_run
 from orchestrator.recipe.assets import asset_variable
 from orchestrator.recipe.read import recipe_from_stored
@@ -37,6 +37,8 @@ class Trained:
     checkpoint: Path
     code: UserCode
     """The run's own copy of the recipe's modules: `code.load("module:name")`."""
+    environment: Mapping[str, str]
+    """What the job was given, secrets included."""
 
     @property
     def step(self) -> int:
@@ -56,13 +58,13 @@ class Trained:
         if name not in self.recipe.assets:
             fix = did_you_mean(name, self.recipe.assets) if self.recipe.assets else "declare it in the recipe"
             raise RunError(Problem(f"assets.{name}", "the recipe has no such asset", fix))
-        path = Path(_own_environment(self.run)[asset_variable(name)])
+        path = Path(self.environment[asset_variable(name)])
         if not path.exists():
             raise RunError(Problem(str(path), "is not there any more", "stage the recipe again"))
         lock = read_json(self.run.recipe.with_suffix(".lock.json")) or {}
         for file in lock.get("assets", {}).get(name, {}).get("files", ()):
             own = path / file["path"] if path.is_dir() else path
-            if not own.is_file() or _sha256(own) != file["sha256"]:
+            if not own.is_file() or sha256_of(own) != file["sha256"]:
                 what = "is not what this run was trained with"
                 raise RunError(Problem(str(own), what, "stage the recipe again, from the run's own snapshot"))
         return path
@@ -84,16 +86,6 @@ def open_trained(run: str | Path, *, which: Literal["best", "newest"] = "best") 
     step = step if step is not None else store.newest(lambda name, why: None)
     if step is None:
         raise RunError(Problem(str(found.path), "it has no checkpoint yet", "wait for the first one"))
-    for name in recipe.assets:
-        variable = asset_variable(name)
-        os.environ[variable] = _own_environment(found).get(variable, "")
-    return Trained(found, recipe, store.path(step), UserCode(found.snapshot_recipe))
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _own_environment(run: RunDir) -> dict[str, str]:
-    return dict(read_json(run.environment) or {})
+    environment: dict[str, str] = read_json(found.environment) or {}
+    os.environ.update({variable: environment.get(variable, "") for variable in map(asset_variable, recipe.assets)})
+    return Trained(found, recipe, store.path(step), UserCode(found.snapshot_recipe), environment)

@@ -3,6 +3,7 @@
 Both are made of counts that add up over sentences, batches and ranks; sacrebleu counts, and makes scores of the sums.
 """
 
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -34,7 +35,7 @@ def matches(model: nn.Module, inputs: tuple[Tensor, Tensor], targets: Tensor, la
     return counts(translations, sentences(targets), language), len(translations)
 
 
-def counts(translations: list[str], references: list[str], language: str) -> list[int]:
+def counts(translations: Sequence[str], references: Sequence[str], language: str) -> list[int]:
     """What sacrebleu adds up for a corpus, as one list."""
     added: list[int] = []
     for metric in metrics(language):
@@ -43,9 +44,9 @@ def counts(translations: list[str], references: list[str], language: str) -> lis
     return added
 
 
-def scores(sums: list[float], count: float) -> dict[str, float]:
-    """BLEU and chrF, 0 to 100, of added counts."""
-    bleu, chrf = metrics("any")
+def scores(sums: Sequence[float], count: float) -> dict[str, float]:
+    """BLEU and chrF, 0 to 100, of added counts, in whatever language they were counted."""
+    bleu, chrf = metrics()
     whole = [round(number) for number in sums]
     return {
         "bleu": bleu._compute_score_from_stats(whole[:NUM_BLEU]).score,
@@ -54,7 +55,7 @@ def scores(sums: list[float], count: float) -> dict[str, float]:
 
 
 @cache
-def metrics(language: str) -> tuple[Any, Any]:
+def metrics(language: str = "") -> tuple[Any, Any]:
     """BLEU and chrF as sacrebleu has them; Chinese is compared by characters."""
     return BLEU(tokenize="zh" if language == "zh" else "13a"), CHRF()
 
@@ -66,6 +67,5 @@ def table(model: nn.Module, corpus: str, reverse: bool = False, num_sentences: i
     source = padded(tuple(pairs[i][0][0] for i in range(min(num_sentences, len(pairs))))).to(device)
     translations = [vocabulary().sentence(found.tokens) for found in greedy(model, source)]
     rows = zip(pairs.sources, translations, pairs.targets, strict=False)
-    cells = [(source, translation, reference) for source, translation, reference in rows]
-    lines = [" | ".join(cell.replace("|", "\\|") for cell in row) for row in cells]
+    lines = [" | ".join(cell.replace("|", "\\|") for cell in row) for row in rows]
     return "\n".join(["| source | translation | reference |", "|---|---|---|", *(f"| {line} |" for line in lines), ""])

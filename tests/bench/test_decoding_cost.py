@@ -17,6 +17,7 @@ from model import transformer
 from tokens import EOS, PAD
 
 from tests.support.decoding import timed
+from tests.support.threads import one_thread
 
 pytestmark = pytest.mark.bench
 
@@ -36,15 +37,13 @@ def sources() -> Tensor:
 
 
 def test_keeping_keys_and_values_is_four_times_as_fast_and_changes_nothing() -> None:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
     torch.manual_seed(0)
     model, source = transformer(5000).eval(), sources()
     factors = []
-    for _ in range(TURNS):
-        kept, again = (timed(model, source, MOST_TOKENS, keeps=keeps) for keeps in (True, False))
-        assert [one[0].tokens for one in kept[1]] == [one[0].tokens for one in again[1]]
-        factors.append(again[0] / kept[0])
-    torch.set_num_threads(before)
+    with one_thread():
+        for _ in range(TURNS):
+            kept, again = (timed(model, source, MOST_TOKENS, keeps=keeps) for keeps in (True, False))
+            assert [one[0].tokens for one in kept[1]] == [one[0].tokens for one in again[1]]
+            factors.append(again[0] / kept[0])
     print(f"\nwith what is kept {kept[0]:.2f} s, without {again[0]:.2f} s: {statistics.median(factors):.1f} times")
     assert statistics.median(factors) >= LEAST_FACTOR

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from tests.recipes.translation.own_run import SMALL, Workplace
+from tests.recipes.translation.own_run import SMALL, place_at
+from tests.recipes.workplace import Workplace
 from tests.slurm.slurm_lab import ROOT, SlurmLab
 from tests.support.tracked import largest_difference, losses, windows
 
@@ -28,7 +29,7 @@ def trained(place: Workplace, *words: str) -> Path:
 
 def test_two_nodes_of_two_ranks_have_the_curve_of_one_process_in_fp64(lab: SlurmLab, tmp_path: Path) -> None:
     """Sentences are grouped by length, so ranks have the same ones of a window, in other places."""
-    place = Workplace.at(tmp_path / "recipe", *SMALL, *EXACT)
+    place = place_at(tmp_path / "recipe", *SMALL, *EXACT)
     assert place.orchestrate("stage").returncode == 0
     alone = trained(place, "--set", "resources.gpus_per_node=1")
     two_by_two = ("--set", "resources.num_nodes=2", "--set", "resources.gpus_per_node=2")

@@ -16,9 +16,10 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
 import json
 import os
+import secrets
+import shutil
 import stat
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -26,14 +27,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from orchestrator.files import read_json, write_atomically
+from orchestrator.files import read_json, sha256_of, write_atomically
 from orchestrator.recipe.check_assets import CACHE_VARIABLE
 from orchestrator.submit.assets.declared import HUB_KINDS, Wanted
 from orchestrator.submit.assets.lock import LockedAsset, LockedFile
 from orchestrator.submit.assets.package import package_root
 from orchestrator.submit.user_cache import user_cache
-
-_READ_AT_ONCE = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -150,15 +149,6 @@ def file_name(url: str) -> str:
     return "file" if name.startswith(".") or not name else name
 
 
-def sha256_of(path: Path) -> str:
-    """64 hex digits over the content."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(_READ_AT_ONCE):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 def locked_file(folder: Path, path: str) -> LockedFile:
     """The file at `path` below `folder` as it is now."""
     return LockedFile(path, (folder / path).stat().st_size, sha256_of(folder / path))
@@ -173,6 +163,26 @@ def _other_content(folder: Path, file: LockedFile) -> str:
         return "" if sha256_of(folder / file.path) == file.sha256 else "is not what was locked: another sha256"
     except OSError as error:
         return f"cannot be read: {error.strerror}"
+
+
+def locked_files(folder: Path) -> tuple[LockedFile, ...]:
+    """All files below `folder`, by path."""
+    paths = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    return tuple(locked_file(folder, path) for path in paths)
+
+
+@contextlib.contextmanager
+def made_beside(folder: Path) -> Iterator[Path]:
+    """A path for what is to be `folder`: it is moved there at the end of the block, and gone where that fails."""
+    work = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
+    work.mkdir(parents=True)
+    try:
+        yield work / "new"
+        if folder.exists():  # it was not as it should be, or another process was faster
+            folder.rename(work / "old")
+        (work / "new").rename(folder)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
 
 
 @contextlib.contextmanager

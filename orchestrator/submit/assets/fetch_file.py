@@ -10,8 +10,9 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+from orchestrator.files import sha256_of
 from orchestrator.recipe.addresses import shown
-from orchestrator.submit.assets.cache import AssetCache, file_name, locked_file, sha256_of
+from orchestrator.submit.assets.cache import AssetCache, file_name, locked_file
 from orchestrator.submit.assets.declared import AssetFault, NoAnswer, Progress, Wanted
 from orchestrator.submit.assets.limits import ANSWER_S, LEAST_BYTES, SILENCE_S, reason, within
 from orchestrator.submit.assets.lock import LockedAsset

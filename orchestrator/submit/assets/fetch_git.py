@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
-import secrets
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from orchestrator.recipe.addresses import redacted
-from orchestrator.submit.assets.cache import AssetCache, locked_file
+from orchestrator.submit.assets.cache import AssetCache, locked_files, made_beside
 from orchestrator.submit.assets.declared import AssetFault, Progress, Wanted
 from orchestrator.submit.assets.lock import LockedAsset
 from orchestrator.submit.commands import find_program, watch_command
@@ -38,18 +36,13 @@ def fetch_git(
     ssh = {"GIT_SSH_COMMAND": "ssh -o BatchMode=yes -o ConnectTimeout=5"}
     git = _Git(url, wanted, {**ssh, **environment, "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}, progress)
     folder = cache.folder_of(wanted)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with _workshop(folder) as work:
-        git.check_out(work / "new")
-        shutil.rmtree(work / "new" / ".git")
-        _refuse_links_that_leave(work / "new")
-        if folder.exists():  # it was not as it should be, or another process was faster
-            folder.rename(work / "old")
-        (work / "new").rename(folder)
-    paths = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    if not paths:
+    with made_beside(folder) as new:
+        git.check_out(new)
+        shutil.rmtree(new / ".git")
+        _refuse_links_that_leave(new)
+    files = locked_files(folder)
+    if not files:
         raise AssetFault("commit", f"{wanted.source} holds no files at that commit", "write another commit")
-    files = tuple(locked_file(folder, path) for path in paths)
     progress(*2 * (sum(file.size for file in files),))
     return LockedAsset(wanted, files)
 
@@ -62,16 +55,6 @@ def _refuse_links_that_leave(folder: Path) -> None:
         if link.readlink().is_absolute() or not target.is_relative_to(real) or not target.exists():
             what = f"its link {link.relative_to(folder)} -> {link.readlink()} leads to nothing inside the repository"
             raise AssetFault("git", what, "mend the repository, or declare what it leads to as an asset of its own")
-
-
-@contextlib.contextmanager
-def _workshop(folder: Path) -> Iterator[Path]:
-    work = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
-    work.mkdir()
-    try:
-        yield work
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
 
 
 class _Git:

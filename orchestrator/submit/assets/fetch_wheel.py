@@ -8,8 +8,9 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from orchestrator.files import sha256_of
 from orchestrator.recipe.addresses import redacted
-from orchestrator.submit.assets.cache import AssetCache, locked_file, sha256_of
+from orchestrator.submit.assets.cache import AssetCache, locked_file
 from orchestrator.submit.assets.declared import AssetFault, NoAnswer, Progress, Wanted
 from orchestrator.submit.assets.lock import LockedAsset
 from orchestrator.submit.commands import watch_command

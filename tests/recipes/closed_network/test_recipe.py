@@ -7,7 +7,8 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from tests.recipes.closed_network.own_run import RECIPE, Workplace
+from tests.recipes.closed_network.own_run import RECIPE, place_at, repository
+from tests.recipes.workplace import Workplace
 
 NOBODY = "http://127.0.0.1:9"
 VOCABULARY = "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3"
@@ -27,7 +28,7 @@ def test_offline_the_frozen_encoder_is_far_above_the_largest_class(trained: Work
 def test_the_job_asks_no_hub_and_reads_what_was_staged(trained: Workplace) -> None:
     assert trained.environment["HF_HUB_OFFLINE"] == "1"
     for asset in ("tokenizer", "encoder"):
-        name, commit = trained.repository(asset)
+        name, commit = repository(asset)
         folder = Path(trained.environment[f"ORCHESTRATE_ASSET_{asset.upper()}"])
         assert folder.parts[-3:] == (f"models--{name.replace('/', '--')}", "snapshots", commit)
     encoder = Path(trained.environment["ORCHESTRATE_ASSET_ENCODER"])
@@ -49,8 +50,8 @@ def test_every_section_is_in_both_parts_and_no_text_is_in_two(trained: Workplace
 
 
 def test_without_a_hub_it_is_refused_before_anything_is_submitted(tmp_path: Path) -> None:
-    place = Workplace.at(tmp_path / "recipe")
-    refused = place.orchestrate("submit", "--wait", hub=NOBODY)
+    place = place_at(tmp_path / "recipe", hub=NOBODY)
+    refused = place.orchestrate("submit", "--wait")
     assert refused.returncode == 2 and not (place.folder / "runs").exists()
     stage = "orchestrate stage closed_network.yaml"
     silent = f"not staged, and {NOBODY} does not answer: Connection refused"
@@ -68,10 +69,10 @@ def test_without_a_hub_it_is_refused_before_anything_is_submitted(tmp_path: Path
 
 
 def test_staging_from_a_hub_that_is_down_says_so_within_seconds(tmp_path: Path) -> None:
-    place = Workplace.at(tmp_path / "recipe")
+    place = place_at(tmp_path / "recipe", hub=NOBODY)
     nothing_there = {"PIP_CONFIG_FILE": "/dev/null", "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(tmp_path)}
     begun = time.monotonic()
-    refused = place.orchestrate("stage", hub=NOBODY, **nothing_there)
+    refused = place.orchestrate("stage", **nothing_there)
     assert time.monotonic() - begun < 20, "the hub's own client tries again for a minute"
     assert refused.returncode == 2 and list(place.folder.glob("*.lock.json")) == []
     told = [line.partition(" assets.")[2] for line in refused.stderr.splitlines() if " assets." in line]

@@ -3,29 +3,19 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 
 import pytest
-import torch
 
-from tests.recipes.translation.own_run import RECIPES, SMALL, TRAINED, Workplace
+from tests.recipes.translation.own_run import RECIPES, SMALL, TRAINED, place_at
+from tests.recipes.workplace import Workplace
 
 sys.path.insert(0, str(RECIPES))
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Two threads are slower where others are at work too."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
     """Two ranks have learnt our own sentences, to the end."""
-    place = Workplace.at(tmp_path_factory.mktemp("translation") / "recipe", *SMALL, *TRAINED)
+    place = place_at(tmp_path_factory.mktemp("translation") / "recipe", *SMALL, *TRAINED)
     for words in (("stage",), ("submit", "--wait")):
         ended = place.orchestrate(*words)
         assert ended.returncode == 0, ended.stderr

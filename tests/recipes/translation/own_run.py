@@ -6,10 +6,9 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
+from tests.recipes.workplace import NOT_COPIED, Workplace
 from tests.support.own_pairs import own_pairs, own_wheels
 from tests.support.worlds import ROOT
 
@@ -31,55 +30,31 @@ SMALL = (
 TRAINED = ("duration.epochs=30", "evaluation.every.epochs=10", "loss.args.smoothing=0.0")
 
 
-@dataclass(frozen=True)
-class Workplace:
-    """A copy of the recipes' folder with a shelf of wheels, a cache and runs of its own."""
+def place_at(folder: Path, *settings: str, recipe: str = "en_zh.yaml") -> Workplace:
+    """For one of the recipes, changed by `settings`; the wheels that it names are our own, on a shelf."""
+    shutil.copytree(RECIPES, folder, ignore=NOT_COPIED)
+    (folder / "shelf").mkdir()
+    text = (folder / recipe).read_text()
+    sums = {name: sha256 for name, sha256 in own_wheels(folder / "shelf").items() if f"\n  {name}:" in text}
+    changes = (*(f"assets.{name}.sha256={sha256}" for name, sha256 in sums.items()), *settings)
+    env = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(folder / "shelf"), "PYTHONPATH": str(ROOT), "COLUMNS": "100"}
+    return Workplace(folder, recipe, changes, env)
 
-    folder: Path
-    settings: tuple[str, ...]
-    recipe: str
 
-    @classmethod
-    def at(cls, folder: Path, *settings: str, recipe: str = "en_zh.yaml") -> Workplace:
-        """For one of the recipes, changed by `settings`; the wheels that it names are our own."""
-        shutil.copytree(RECIPES, folder, ignore=shutil.ignore_patterns("__pycache__", "*.lock.json"))
-        (folder / "shelf").mkdir()
-        text = (folder / recipe).read_text()
-        sums = {name: sha256 for name, sha256 in own_wheels(folder / "shelf").items() if f"\n  {name}:" in text}
-        return cls(folder, (*(f"assets.{name}.sha256={sha256}" for name, sha256 in sums.items()), *settings), recipe)
+def text_of(place: Workplace) -> Path:
+    """What staging has prepared."""
+    return Path(place.environment["ORCHESTRATE_ASSET_TEXT"])
 
-    @property
-    def run(self) -> Path:
-        (found,) = (self.folder / "runs").iterdir()
-        return found
 
-    @property
-    def environment(self) -> dict[str, str]:
-        return {
-            **os.environ,
-            "PIP_NO_INDEX": "1",
-            "PIP_FIND_LINKS": str(self.folder / "shelf"),
-            "XDG_CACHE_HOME": str(self.folder / "cache"),
-            "OMP_NUM_THREADS": "1",
-            "PYTHONPATH": str(ROOT),
-            "COLUMNS": "100",
-        }
-
-    def orchestrate(self, verb: str, *words: str) -> subprocess.CompletedProcess[str]:
-        options = [word for change in self.settings for word in ("--set", change)]
-        return self._call([sys.executable, "-m", "orchestrator.cli", verb, self.recipe, *options, *words])
-
-    def translate(self, *words: str, text: str = "") -> subprocess.CompletedProcess[str]:
-        return self._call([sys.executable, "translate.py", *words], text)
-
-    def _call(self, command: Sequence[str], text: str = "") -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            command,
-            cwd=self.folder,
-            env=self.environment,
-            input=text,
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
+def translate(place: Workplace, *words: str, text: str = "") -> subprocess.CompletedProcess[str]:
+    """Run translate.py in its folder, with `text` as its standard input."""
+    return subprocess.run(
+        [sys.executable, "translate.py", *words],
+        cwd=place.folder,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **place.env},
+        input=text,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )

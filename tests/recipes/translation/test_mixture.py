@@ -11,7 +11,8 @@ import pytest
 
 from orchestrator.recipe.read import read_recipe
 from orchestrator.run_dir import RunDir
-from tests.recipes.translation.own_run import Workplace
+from tests.recipes.translation.own_run import place_at
+from tests.recipes.workplace import Workplace
 from tests.support.worlds import make_run, metrics_of, run_world, sample_ids_of, world_of
 
 SIZES = {"tatoeba": 208, "homeassistant": 12, "hsk": 16}
@@ -40,7 +41,7 @@ STEPS, KILLED_AFTER = 50, 12
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
-    place = Workplace.at(tmp_path_factory.mktemp("mixture") / "recipe", *SETTINGS, recipe="mixture_en_zh.yaml")
+    place = place_at(tmp_path_factory.mktemp("mixture") / "recipe", *SETTINGS, recipe="mixture_en_zh.yaml")
     ended = place.orchestrate("stage")
     assert ended.returncode == 0, ended.stderr
     return place
@@ -51,9 +52,9 @@ def run_at(folder: Path, place: Workplace) -> RunDir:
     return make_run(folder, wanted, place.folder)
 
 
-def text_of(place: Workplace) -> str:
-    """The folder that staging has filled."""
-    (folder,) = (place.folder / "cache" / "orchestrate" / "assets" / "prepared").iterdir()
+def prepared_in(place: Workplace) -> str:
+    """The folder that staging has filled, where there is no run yet."""
+    (folder,) = (place.folder.parent / "cache" / "orchestrate" / "assets" / "prepared").iterdir()
     return str(folder)
 
 
@@ -70,7 +71,7 @@ def test_the_plan_has_shares_and_passes_and_warns_of_what_is_seen_often(place: W
 
 
 def test_nothing_that_is_held_out_of_one_dataset_is_in_the_training_of_another(place: Workplace) -> None:
-    parts = {path.stem: path.read_text().splitlines() for path in Path(text_of(place)).glob("*.tsv")}
+    parts = {path.stem: path.read_text().splitlines() for path in Path(prepared_in(place)).glob("*.tsv")}
     assert len(parts) == 9
     for side in (0, 1):
         sides = {name: {line.split("\t")[side] for line in lines} for name, lines in parts.items()}
@@ -81,7 +82,7 @@ def test_nothing_that_is_held_out_of_one_dataset_is_in_the_training_of_another(p
 def test_every_prefix_is_within_a_sample_of_the_shares_and_a_killed_run_goes_on_on_another_world(
     tmp_path: Path, place: Workplace
 ) -> None:
-    env = {"ORCHESTRATE_ASSET_TEXT": text_of(place)}
+    env = {"ORCHESTRATE_ASSET_TEXT": prepared_in(place)}
     whole, killed = run_at(tmp_path / "whole", place), run_at(tmp_path / "killed", place)
     run_world(whole, 1, is_anew=True, **env)
     with world_of(killed, 2, is_anew=True, **env) as world:

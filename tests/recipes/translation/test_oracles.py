@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,8 @@ from tokens import BOS, EOS, PAD
 from torch import Tensor, nn
 
 from tests.recipes.translation.marian import VOCABULARY, ByPresentLength, MarianSteps, generated, tiny_marian
-from tests.recipes.translation.own_run import Workplace
+from tests.recipes.translation.own_run import text_of
+from tests.recipes.workplace import Workplace
 from tests.support.ctranslate import exported, forced, translated
 
 MOST_TOKENS = 20
@@ -66,7 +66,7 @@ def own_model(trained: Workplace) -> tuple[nn.Module, list[list[int]]]:
     from model import transformer
     from text import Text
 
-    folder = Path(json.loads((trained.run / "environment.json").read_text())["ORCHESTRATE_ASSET_TEXT"])
+    folder = text_of(trained)
     (newest,) = sorted((trained.run / "checkpoints").glob("step-*/model.pt"))[-1:]
     model = transformer(150, width=64, feed_forward=128)
     model.load_state_dict(torch.load(newest, weights_only=True))
