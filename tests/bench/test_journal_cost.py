@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pytest
 import torch
 
 from orchestrator.tracking.journal import Journal, read_journal_dir
+from tests.support.threads import one_thread
 
 NUM_ROUNDS = 3
 NUM_TURNS = 4
@@ -52,14 +52,6 @@ def values(step: int, loss: float) -> dict[str, float]:
         "time/step_s": 0.002,
         "time/data_wait_fraction": 0.01,
     }
-
-
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def percentile(samples: list[float], percent: int) -> float:
@@ -127,8 +119,9 @@ class Round:
 
 
 @pytest.mark.bench
+@one_thread()
 def test_a_journal_call_costs_under_one_percent_of_the_digits_step(
-    tmp_path: Path, one_thread: None, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Three rounds, the best of which counts: what else runs on the machine is not the journal's cost."""
     train = DigitsStep()

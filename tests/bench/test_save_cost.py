@@ -20,9 +20,8 @@ import torch
 from orchestrator.worker.checkpoints.background import Background
 from orchestrator.worker.checkpoints.staging import Staging
 from orchestrator.worker.checkpoints.store import CheckpointStore
-from tests.bench.test_journal_cost import DigitsStep, one_thread, percentile
-
-__all__ = ["one_thread"]
+from tests.bench.test_journal_cost import DigitsStep, percentile
+from tests.support.threads import one_thread
 
 pytestmark = pytest.mark.bench
 
@@ -103,7 +102,8 @@ def measured(folder: Path, state: dict[str, Any]) -> float:
     return share
 
 
-def test_a_save_holds_training_up_for_less_than_a_tenth_of_a_synchronous_one(tmp_path: Path, one_thread: None) -> None:
+@one_thread()
+def test_a_save_holds_training_up_for_less_than_a_tenth_of_a_synchronous_one(tmp_path: Path) -> None:
     """A neighbour on the machine can slow a copy down: then it is measured once more."""
     state = state_of(STATE_BYTES)
     shares = [measured(tmp_path / "first", state)]
