@@ -10,14 +10,12 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import settings
 
 from tests.support.last_words import last_words
 from tests.support.needed import skip_or_fail
 
-settings.register_profile(  # a busy machine is slow; what is timed stands in tests/bench
-    "orchestrate", deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)
+settings.register_profile("orchestrate", deadline=None)  # a busy machine is slow; what is timed stands in tests/bench
 settings.load_profile("orchestrate")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+import torch
 
 from orchestrator.run_dir import RunDir
 from tests.support.threads import one_thread
@@ -16,6 +17,13 @@ from tests.worker.recipes import CODE, POINTS
 def on_one_thread() -> Iterator[None]:
     with one_thread():
         yield
+
+
+@pytest.fixture(autouse=True)
+def small_numbers() -> Iterator[None]:
+    """What trains on a CPU in the tests' own process makes zeros of them there, and strategies of floats fail then."""
+    yield
+    torch.set_flush_denormal(False)
 
 
 @pytest.fixture(scope="session")
