@@ -16,9 +16,9 @@ from orchestrator.processes import next_signal
 from orchestrator.talk import tell
 
 _LOOK_S = 0.5
-_ASK_AGAIN_S, _ASK_AGAIN_AT_LAST_S = 2.0, 30.0
-_ASK_AGAIN_SHARE = 0.1
-"""Slurm is asked again when so much more time has passed since something was first amiss; within these bounds."""
+_ASK_AGAIN_SHARE, _ASK_AGAIN_AT_LAST_S = 0.1, 30.0
+"""Slurm is asked again when so much more time has passed since something was first amiss: with each look in the first
+seconds, and at last so often."""
 _LOOKS_WITHOUT = 10
 """Looks in a row that find no directory, before it counts as gone: file systems have their moments."""
 
@@ -84,7 +84,7 @@ class Watch:
         if self.lost or not (suspects or seen.stand_still) or at < self._ask_at:
             return
         passed_s = _ASK_AGAIN_SHARE * (at - self._amiss_since)
-        self._ask_at = at + min(max(_ASK_AGAIN_S, passed_s), _ASK_AGAIN_AT_LAST_S)
+        self._ask_at = at + min(passed_s, _ASK_AGAIN_AT_LAST_S)
         now = self.job_now()
         if now is None or not now.nodes:
             return
