@@ -14,5 +14,8 @@ GPU = "gpu"
 STEP_TIME, DATA_WAIT = "train/step_time_s", "train/data_wait"
 """Of each step: seconds since the one before, or since the evaluation or save after that one; and what share of them
 was a wait for data, the mean of the ranks."""
+EXCHANGE = "train/exchange_s"
+"""Of a step now and then, where there are several ranks: seconds of exchanging gradients after the last rank's backward
+pass."""
 OBSERVED_PEAK, PREDICTED_PEAK = "memory/observed_peak_gib", "memory/predicted_peak_gib"
 """At the end of an attempt: the highest peak of any rank, and what the plan predicted where it did."""

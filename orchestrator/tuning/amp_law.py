@@ -17,7 +17,9 @@ Lower = Literal["tf32", "bf16", "fp16"]
 LEAST_AMP_GAIN = 0.08
 """What it has to make steps faster by: with less, fp32 is the better choice."""
 MOST_WAIT_SHARE = 0.05
-"""A run that waits longer for data is not bound by its computing."""
+"""A run that waits longer for data is not bound by its computing ..."""
+MOST_EXCHANGE_SHARE = 0.25
+"""... nor is one whose ranks exchange gradients for longer after they have computed them: those stay in fp32."""
 
 _MOST_LOSS_GAP, _LEAST_COSINE, _MOST_NORM_GAP = 0.01, 0.99, 0.1
 _LEAST_SCALE = 1.0
@@ -49,6 +51,11 @@ class Agreement:
             abs(self.norm_ratio - 1.0) / _MOST_NORM_GAP,
         )
         return max(gaps) if all(map(math.isfinite, gaps)) else math.inf
+
+
+def is_held_up(wait_share: float, *, exchange_share: float) -> bool:
+    """Whether something else than its computing holds a run up: these are shares of a step."""
+    return wait_share > MOST_WAIT_SHARE or exchange_share > MOST_EXCHANGE_SHARE
 
 
 NOT_COMPUTED = Agreement(loss_gap=-math.inf)

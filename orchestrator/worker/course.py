@@ -20,7 +20,7 @@ from orchestrator.plan.plan import Plan
 from orchestrator.plan.schedule import lr_at
 from orchestrator.pulse import Phase
 from orchestrator.talk import warn
-from orchestrator.tracking.events import DATA_WAIT, STEP_TIME
+from orchestrator.tracking.events import DATA_WAIT, EXCHANGE, STEP_TIME
 from orchestrator.tracking.journal import Journal
 from orchestrator.tracking.records import StepValues
 from orchestrator.tracking.stragglers import EVENT
@@ -74,6 +74,8 @@ class Course:
     pulse: Pulse = field(default_factory=Pulse)
     deadline: Deadline = field(default_factory=Deadline)
     own_time: OwnTime = field(default_factory=OwnTime)
+    exposed_s: Callable[[], float | None] = lambda: None
+    """As `worker.exchange.Exchange` has it."""
     nodes: Sequence[str] = ()
     """The node of each rank."""
     before_save: Callable[[], None] = lambda: None
@@ -86,6 +88,8 @@ class Course:
     """The run is to end before the next step, and to count as done."""
     _reports: Reports = field(init=False)
     _stragglers: Stragglers = field(init=False)
+    _exchange_s: float | None = field(default=None, init=False)
+    """What was journaled of it last."""
     _mark: float = field(default=0.0, init=False)
     _saved_at: float = field(default=0.0, init=False)
 
@@ -96,7 +100,7 @@ class Course:
         self.pulse.enter(Phase.START, self.progress.step)
         self.deadline.begin(self.pulse, leads=self.peers.world.rank == 0)
         self.stop.time_is_up = self.deadline.is_near
-        self._reports = Reports(self.peers, self.stop, self._save_due_by_clock, self.own_time)
+        self._reports = Reports(self.peers, self.stop, self._save_due_by_clock, self.own_time, self.exposed_s)
         self._stragglers = Stragglers(self.windows.samples_by_rank(), self.nodes)
         self.stopped_by = agreed_stop(self.peers.sum(self.stop.as_votes()))
         self._saved_at = self._mark = time.perf_counter()
@@ -212,6 +216,8 @@ class Course:
                 self.journal.event("empty_window", {"step": report.step})
             if report.grad_norm is not None:
                 values["train/grad_norm"] = report.grad_norm.item()
+            if report is told.reports[-1] and told.exchange_s not in (None, self._exchange_s):
+                values[EXCHANGE] = self._exchange_s = told.exchange_s
             steps.append((report.step, report.ended_at_ms, values))
         self.journal.steps(steps)
         if told.reports and told.own_times:

@@ -24,8 +24,11 @@ of gradients that it meets, and is followed by what rank 0 writes down: at 0.2 s
 of two cores took 3 % longer."""
 MOST_STEPS = 128
 """Steps between two exchanges at the most."""
-NUMBERS_OF_A_RANK = 3
-"""Of its own time: how many steps, seconds of waiting for data, seconds of computing. A thousand ranks: 24 kB."""
+NUMBERS_OF_A_RANK = 4
+"""Of its own time: how many steps, seconds of waiting for data, seconds of computing; and `exposed_s`, or -1. Of a
+thousand ranks, 32 kB."""
+
+_UNKNOWN = -1.0
 
 
 @dataclass(slots=True)
@@ -61,6 +64,9 @@ class Exchanged:
     stop: str | None
     own_times: tuple[RankTime, ...] = ()
     """What each rank worked on its own in about these steps, by rank: rank 0 keeps it, and a rank alone has none."""
+    exchange_s: float | None = None
+    """Seconds that the exchange of gradients took after the last backward pass, in the last step of which all ranks
+    know: rank 0 keeps it."""
 
 
 @dataclass
@@ -71,6 +77,8 @@ class Reports:
     stop: StopRequest
     save_due_by_clock: Callable[[], bool]
     own_time: OwnTime = field(default_factory=OwnTime)
+    exposed_s: Callable[[], float | None] = lambda: None
+    """As `worker.exchange.Exchange` has it."""
     _waiting: list[StepReport] = field(default_factory=list, init=False)
     _sent: tuple[list[StepReport], PendingSum] | None = field(default=None, init=False)
     _beat: int = field(default=1, init=False)
@@ -119,8 +127,9 @@ class Reports:
         """This rank's own time in its place among those of all ranks, zeros in theirs: summed, all know each."""
         numbers = [0.0] * self._num_own
         if numbers:
-            mine, first = self.own_time.take(), NUMBERS_OF_A_RANK * self.peers.world.rank
-            numbers[first : first + NUMBERS_OF_A_RANK] = [float(mine.num_steps), mine.data_s, mine.compute_s]
+            mine, exposed_s, first = self.own_time.take(), self.exposed_s(), NUMBERS_OF_A_RANK * self.peers.world.rank
+            of_rank = [float(mine.num_steps), mine.data_s, mine.compute_s, _UNKNOWN if exposed_s is None else exposed_s]
+            numbers[first : first + NUMBERS_OF_A_RANK] = of_rank
         return numbers
 
     @property
@@ -147,6 +156,7 @@ class Reports:
         size = len(reports)
         votes_at = 2 * size + self._num_own
         save_votes, beat, *votes = numbers[votes_at:]
+        of_ranks = numbers[2 * size : votes_at] if self.peers.world.rank == 0 else []
         self._beat = int(beat)
         yield Exchanged(
             reports=tuple(reports),
@@ -154,7 +164,8 @@ class Reports:
             waited_s=tuple(numbers[size : 2 * size]),
             save_due=save_votes > 0,
             stop=agreed_stop(votes),
-            own_times=_own_times(numbers[2 * size : votes_at]) if self.peers.world.rank == 0 else (),
+            own_times=_own_times(of_ranks),
+            exchange_s=_exchange_s(of_ranks[NUMBERS_OF_A_RANK - 1 :: NUMBERS_OF_A_RANK]),
         )
         self.heard()
 
@@ -162,3 +173,9 @@ class Reports:
 def _own_times(numbers: list[float]) -> tuple[RankTime, ...]:
     ranks = range(0, len(numbers), NUMBERS_OF_A_RANK)
     return tuple(RankTime(round(numbers[at]), numbers[at + 1], numbers[at + 2]) for at in ranks)
+
+
+def _exchange_s(by_rank: list[float]) -> float | None:
+    """The last rank to arrive waits for nobody: what it waits is the exchange's own. None unless every rank knows."""
+    least = min(by_rank, default=_UNKNOWN)
+    return least if least >= 0 else None

@@ -42,6 +42,7 @@ from orchestrator.worker.data.content import check_contents
 from orchestrator.worker.data.datasets import open_datasets
 from orchestrator.worker.data.loader import MicroBatches, data_loader
 from orchestrator.worker.ending import end_children, memory_peaks, write_outcome
+from orchestrator.worker.exchange import Exchange
 from orchestrator.worker.failure import end_failed
 from orchestrator.worker.inputs import Inputs, read_inputs
 from orchestrator.worker.intake import Intake
@@ -181,6 +182,7 @@ class Session:
         progress = saver.restore() or Progress()
         lengths = self._data.lengths_of if inputs.recipe.loader.group_by_length else None
         windows = windows_of(inputs, world_size=self.world_size, rank=self.rank, lengths=lengths)
+        own_time, distributed = own_time_of(peers, model), peers.distribute(model)
         course = Course(
             plan=inputs.plan,
             cadences=Cadences.of(inputs.recipe, inputs.plan),
@@ -193,14 +195,15 @@ class Session:
             journal_ids=inputs.recipe.tracking.sample_ids,
             pulse=self._pulse,
             deadline=inputs.deadline(),
-            own_time=own_time_of(peers, model),
+            own_time=own_time,
+            exposed_s=Exchange(distributed).exposed_s,
             nodes=inputs.node_of_each_rank(),
         )
         settled = Settled(model)
         optimizer.register_step_pre_hook(lambda *_: settled.unsettle())
         draws = windows.draws_from(progress.consumed_samples)
         stream = MicroBatches(data_loader(self._data, draws, inputs.recipe.loader, device=self.device))
-        self._prepared = Prepared(peers.distribute(model), optimizer, saver.scaler, saver, course, settled, stream)
+        self._prepared = Prepared(distributed, optimizer, saver.scaler, saver, course, settled, stream)
         return self._prepared.model
 
     def windows(self, count: Callable[[Any], int] | None = None) -> Iterator[OwnWindow]:

@@ -21,6 +21,7 @@ from orchestrator.worker.data.lanes import open_stream
 from orchestrator.worker.data.loader import MicroBatches
 from orchestrator.worker.ending import end_children, memory_peaks, write_outcome
 from orchestrator.worker.evaluation import Evaluator
+from orchestrator.worker.exchange import Exchange
 from orchestrator.worker.failure import at_step
 from orchestrator.worker.inputs import Inputs, read_inputs
 from orchestrator.worker.intake import Intake
@@ -161,12 +162,11 @@ def make_trainer(
     begun = begin_with(inputs, peers)
 
     def batches_from(consumed_samples: int) -> MicroBatches:
-        draws = windows.draws_from(consumed_samples)
-        begin = {"workers": begun.workers, "prefetch": begun.prefetch}
+        draws, begin = windows.draws_from(consumed_samples), {"workers": begun.workers, "prefetch": begun.prefetch}
         return open_stream(parts.training, draws, recipe, device=precision.device, **begin)
 
     evaluator = _evaluator(inputs, parts, precision, peers, pulse)
-    own_time = own_time_of(peers, parts.model)
+    own_time, model = own_time_of(peers, parts.model), peers.distribute(parts.model)
     course = Course(
         plan=plan,
         cadences=Cadences.of(recipe, plan),
@@ -182,11 +182,12 @@ def make_trainer(
         pulse=pulse,
         deadline=inputs.deadline(),
         own_time=own_time,
+        exposed_s=Exchange(model).exposed_s,
         nodes=inputs.node_of_each_rank(),
     )
     bad_samples = BadSamples(recipe.loader.bad_samples, progress, journal, peers)
     step = WindowStep(
-        model=peers.distribute(parts.model),
+        model=model,
         optimizer=parts.optimizer,
         scaler=saver.scaler,
         objective=parts.objective,

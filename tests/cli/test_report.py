@@ -13,7 +13,14 @@ from orchestrator.files import make_private_dir, read_json, write_json
 from orchestrator.run_dir import RunDir
 from orchestrator.submit.report import report_on
 from orchestrator.tracking.report.text import report_screen
-from tests.support.attempts import journal_events, journal_metrics, journal_samples, journal_waits, leave_attempt
+from tests.support.attempts import (
+    journal_events,
+    journal_exchange,
+    journal_metrics,
+    journal_samples,
+    journal_waits,
+    leave_attempt,
+)
 from tests.support.command_line import orchestrate
 from tests.support.run_dirs import make_run_dir
 
@@ -75,7 +82,7 @@ def test_a_run_on_gpus_with_what_their_driver_tells(run: RunDir) -> None:
     assert told[4] == f"gpus       {'▆' * 40}  66% of the time some kernel ran, least node1 gpu 1: 36%"
     assert told[5:] == [
         "tuning     GPU 1 is lost",
-        "bound by   host, 100%: GPUs idle while data are there: the host or communication holds them up",
+        "bound by   host, 100%: GPUs idle while data are there, and not for gradients: the host holds them up",
         "next       try compile: true or larger micro-batches, and profile twenty steps; more loader processes would "
         "not help",
     ]
@@ -91,6 +98,21 @@ def test_gpus_that_others_compute_on_are_named_before_what_they_do(run: RunDir) 
         "bound by   compute, 50%: ranks compute, and their data keep up",
         "           shared, 50%: processes of others run on the GPUs too",
         "next       end what else runs on these GPUs (nvidia-smi shows it), or ask for GPUs that nobody else is given",
+    ]
+
+
+def test_what_ranks_exchange_has_its_bars_and_its_name(run: RunDir) -> None:
+    leave(run, [0.0] * 40, accelerator="cpu", world_size=2)
+    for second in range(51, 91):
+        journal_exchange(run, 0, BEGUN + second, 0.6)
+    told = report_screen(report_on(run)).splitlines()
+    assert told[4] == (
+        f"exchange   {' ' * 20}{'▅' * 20}  60% of the steps' time was exchanging gradients, after computing them"
+    )
+    assert told[5:] == [
+        "bound by   compute, 50%: ranks compute, and their data keep up",
+        "           communication, 50%: ranks wait for gradients to be exchanged, after their backward passes",
+        "next       ask for fewer nodes with more GPUs each, or see which network they take (NCCL_DEBUG=INFO says)",
     ]
 
 

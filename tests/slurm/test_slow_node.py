@@ -11,7 +11,8 @@ import pytest
 
 from tests.slurm.faults import SAVING, SLOW, assert_same_science, last_job, wait_until_done
 from tests.slurm.slurm_lab import SlurmLab
-from tests.slurm.test_runs import shaped, submit
+from tests.slurm.test_runs import DIGITS, FP32_BEGINNING, shaped, submit
+from tests.support.command_line import orchestrate
 from tests.support.needed import skip_or_fail
 from tests.support.tracked import records
 
@@ -67,3 +68,14 @@ def test_a_node_whose_link_is_slow_is_named_and_the_run_goes_on_without_it(
     assert [(event["num_nodes"], len(event["failed"])) for event in events] == [(3, 1), (num_nodes_then, 0)]
     assert_same_science(run, undisturbed)
     print(f"\npreflights: {', '.join(format(event['seconds'], '.1f') for event in events)} s; {told[0]['reason']}")
+
+
+def test_a_run_that_waits_for_a_slow_link_is_told_to_be_bound_by_communication(
+    lab: SlurmLab, tmp_path: Path, throttle: Callable[[int], None]
+) -> None:
+    throttle(2)
+    run = submit(tmp_path, DIGITS, *FP32_BEGINNING, *shaped(2, 1))
+    wait_until_done(lab, run)
+    told = json.loads(orchestrate("report", run.path.name, "--json", cwd=tmp_path).stdout)
+    assert max(told["bounds"], key=lambda bound: told["bounds"][bound]) == "communication"
+    print(f"\nexchange: {told['exchange_share']:.0%} of the steps' time; bound by {told['bounds']}")

@@ -64,6 +64,12 @@ def journal_waits(run: RunDir, attempt: int, steps: Sequence[tuple[float, float,
     _append(run, f"{attempt:03d}.node1.rank-0.log", records)
 
 
+def journal_exchange(run: RunDir, attempt: int, at: float, seconds: float) -> None:
+    """Add what the exchange of gradients took in a step that ended at `at` (Unix seconds), a second long."""
+    values = {"train/step_time_s": 1.0, "train/data_wait": 0.0, "train/exchange_s": seconds}
+    journal_metrics(run, attempt, at, 1, values)
+
+
 def journal_metrics(run: RunDir, attempt: int, at: float, step: int, values: Mapping[str, float]) -> None:
     """Add what rank 0 told at a step, at `at` (Unix seconds)."""
     record = {"kind": "metrics", "time_ms": round(at * 1000), "step": step, "values": dict(values)}

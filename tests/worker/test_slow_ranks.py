@@ -10,6 +10,7 @@ import pytest
 
 from orchestrator.run_dir import RunDir
 from orchestrator.tracking.attempts import read_history
+from orchestrator.tracking.events import EXCHANGE
 from orchestrator.tracking.step_times import StepTimes
 from orchestrator.tracking.stragglers import EVENT, Straggler
 from orchestrator.worker.stragglers import WINDOW_STEPS
@@ -83,4 +84,5 @@ def test_in_a_loop_of_ones_own_a_slow_rank_is_named_too(tmp_path: Path) -> None:
     run_world(run, 2, SLOW_RANKS="0")
     (named,) = events_of(run, EVENT)
     assert (named["rank"], named["slow_at"]) == (0, "compute")
+    assert max(metrics_of(run, EXCHANGE)) > 200
     assert named["cost"] == pytest.approx(0.03 / step_s(run, range(50, 220)), rel=0.25)

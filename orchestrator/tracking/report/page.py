@@ -17,7 +17,8 @@ from orchestrator.units import format_seconds
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1f2933; --faint: #6b7785; --line: #d9dfe5; --page: #fff; --tile: #f4f6f8;
-  --input: #d97706; --compute: #2563eb; --host: #7c3aed; --throttled: #dc2626; --shared: #db2777; --unknown: #94a3b8; }
+  --input: #d97706; --compute: #2563eb; --host: #7c3aed; --throttled: #dc2626; --shared: #db2777; --unknown: #94a3b8;
+  --communication: #0d9488; }
 @media (prefers-color-scheme: dark) {
   :root { --ink: #e5e9ee; --faint: #98a4b3; --line: #323c48; --page: #12171d; --tile: #1b222b; } }
 body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--page);
@@ -35,11 +36,12 @@ svg { width: 100%; height: auto; }
 svg text { font-size: 11px; fill: var(--faint); } svg .number { fill: var(--ink); font-weight: 600; }
 svg .grid { stroke: var(--line); } svg .mark { stroke: var(--ink); stroke-dasharray: 3 3; }
 svg .attempt { fill: var(--tile); } svg .wait { fill: var(--input); } svg .gpu { fill: var(--compute); }
+svg .exchange { fill: var(--communication); }
 table { border-collapse: collapse; width: 100%; font-size: .88rem; }
 th, td { text-align: left; padding: .25rem .6rem .25rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
 .input { background: var(--input); } .compute { background: var(--compute); } .host { background: var(--host); }
 .throttled { background: var(--throttled); } .shared { background: var(--shared); }
-.unknown { background: var(--unknown); }
+.communication { background: var(--communication); } .unknown { background: var(--unknown); }
 """
 
 
@@ -85,6 +87,12 @@ def _figures(told: Report) -> Iterator[str]:
         return f"<h2>{escape(title)}</h2>{Chart(title, name, begin, end, bars, stretches, marks).svg()}"
 
     yield chart("Waiting for data, of the steps' time", "wait", lambda part: part.wait_share)
+    if told.usage.exchange_share is not None:
+        yield chart(
+            "Exchanging gradients after computing them, of the steps' time",
+            "exchange",
+            lambda part: part.exchange_share,
+        )
     if told.usage.gpus:
         yield chart("GPUs: time in which some kernel ran", "gpu", _gpu_share)
         yield _table(("GPU", "Mean"), [(gpu, f"{percent:.0f}%") for gpu, percent in told.usage.gpus.items()])

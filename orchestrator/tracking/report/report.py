@@ -71,6 +71,7 @@ class Report:
             return None
         return bound_of(
             part.wait_share,
+            exchange_share=part.exchange_share,
             gpu_percent=part.gpu_percent,
             throttled_percent=part.throttled_percent,
             shared_percent=part.shared_percent,

@@ -46,8 +46,14 @@ def live_screen(told: Report, progress: str) -> str:
 
 
 def _over_time(told: Report, waiting: str) -> Iterator[tuple[str, str]]:
-    """Waiting and GPUs as rows with bars."""
+    """Waiting, exchanging and GPUs as rows with bars."""
     yield "waiting", f"{_bars([part.wait_share for part in told.usage.parts])}  {waiting}"
+    if (exchange_share := told.usage.exchange_share) is not None:
+        bars = _bars([part.exchange_share for part in told.usage.parts])
+        yield (
+            "exchange",
+            f"{bars}  {exchange_share:.0%} of the steps' time was exchanging gradients, after computing them",
+        )
     if told.usage.gpus:
         shares = [None if part.gpu_percent is None else part.gpu_percent / 100 for part in told.usage.parts]
         yield "gpus", f"{_bars(shares)}  {_gpus(told)}"
@@ -64,6 +70,7 @@ def report_facts(told: Report) -> dict[str, Any]:
         "device_hours": told.device_hours,
         "step_hours": told.step_hours,
         "waited_hours": told.waited_hours,
+        "exchange_share": told.usage.exchange_share,
         "saved_hours": told.saved_hours,
         "gpus": dict(told.usage.gpus),
         "peaks_gib": {"observed": told.usage.observed_peak_gib, "predicted": told.usage.predicted_peak_gib},

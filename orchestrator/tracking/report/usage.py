@@ -16,6 +16,7 @@ from typing import Any
 from orchestrator.tracking.events import (
     ADVICE,
     DATA_WAIT,
+    EXCHANGE,
     GPU,
     OBSERVED_PEAK,
     PREDICTED_PEAK,
@@ -44,6 +45,8 @@ class Part:
     """In steps; each rank is in a step at the same time."""
     wait_s: float = 0.0
     """Of these, waiting for data: the mean of the ranks."""
+    exchange_s: float | None = None
+    """Of these, exchanging gradients after the last backward pass; None where no rank has measured it."""
     gpu_percent: float | None = None
     """Mean utilisation of the run's GPUs, as far as their driver tells; None where it tells of none."""
     throttled_percent: float | None = None
@@ -55,6 +58,11 @@ class Part:
     def wait_share(self) -> float | None:
         """Of the steps' time; None where there was none."""
         return self.wait_s / self.step_s if self.step_s > 1e-6 else None
+
+    @property
+    def exchange_share(self) -> float | None:
+        """Of the steps' time; None where nobody knows."""
+        return self.exchange_s / self.step_s if self.exchange_s is not None and self.step_s > 1e-6 else None
 
 
 @dataclass(frozen=True)
@@ -85,6 +93,13 @@ class Usage:
         step_s = sum(self.steps_s.values())
         return sum(self.waited_s.values()) / step_s if step_s else 0.0
 
+    @property
+    def exchange_share(self) -> float | None:
+        """Of the time of those steps of which it is known, exchanging gradients; None where it is of none."""
+        known = [part for part in self.parts if part.exchange_share is not None]
+        step_s = sum(part.step_s for part in known)
+        return sum(part.exchange_s or 0.0 for part in known) / step_s if known else None
+
 
 @dataclass
 class _Step:
@@ -93,18 +108,23 @@ class _Step:
     seconds: float
     wait_share: float
     """Of `seconds`."""
+    exchange_share: float | None = None
+    """Of `seconds`, by the last exchange of gradients that was measured by then."""
 
 
 def read_usage(run_dir: Path, *, since: float = -math.inf) -> Usage:
     """What the journals of a run say by now; of what was `since` (Unix seconds)."""
     steps, samples, events = list[_Step](), list[tuple[float, str, Mapping[str, float]]](), list[dict[str, Any]]()
-    peaks = dict[int, Mapping[str, Any]]()
+    peaks, exchange_s = dict[int, Mapping[str, Any]](), dict[int, float]()
     for file, record in read_journal_dir(run_dir):
         at = record.get("time_ms", 0) / 1000
+        of_step = record.get("kind") == "metrics" and file.rank == 0
+        if of_step and isinstance((measured := record.get("values", {}).get(EXCHANGE)), int | float):
+            exchange_s[file.attempt] = measured
         if at < since:
             continue
-        if record.get("kind") == "metrics" and file.rank == 0:
-            steps.extend(_step_in(file, record, at))
+        if of_step:
+            steps.extend(_step_in(file, record, at, exchange_s.get(file.attempt)))
             if isinstance((values := record.get("values", {})).get(OBSERVED_PEAK), int | float):
                 peaks[file.attempt] = values
         elif record.get("kind") == "system":
@@ -120,11 +140,12 @@ def read_usage(run_dir: Path, *, since: float = -math.inf) -> Usage:
     )
 
 
-def _step_in(file: JournalFile, record: Mapping[str, Any], at: float) -> Iterator[_Step]:
+def _step_in(file: JournalFile, record: Mapping[str, Any], at: float, exchange_s: float | None) -> Iterator[_Step]:
     values = record.get("values", {})
     seconds, share = values.get(STEP_TIME), values.get(DATA_WAIT, 0.0)
     if isinstance(seconds, int | float) and isinstance(share, int | float):
-        yield _Step(file.attempt, at, float(seconds), min(1.0, max(0.0, float(share))))
+        exchange_share = None if exchange_s is None else min(1.0, exchange_s / max(seconds, 1e-9))
+        yield _Step(file.attempt, at, float(seconds), min(1.0, max(0.0, float(share))), exchange_share)
 
 
 def usage_of(
@@ -180,11 +201,12 @@ def _parts(steps: Sequence[_Step], samples: Sequence[tuple[float, str, Mapping[s
             if seconds > 0:
                 yield index, seconds
 
-    step_s, wait_s = [0.0] * NUM_PARTS, [0.0] * NUM_PARTS
-    for step in steps:
-        for index, seconds in spread(step.ended - step.seconds, step.ended):
-            step_s[index] += seconds
-            wait_s[index] += seconds * step.wait_share
+    spent = [(*some, step) for step in steps for some in spread(step.ended - step.seconds, step.ended)]
+    step_s = _sum_by_part((index, seconds) for index, seconds, _ in spent)
+    wait_s = _sum_by_part((index, seconds * step.wait_share) for index, seconds, step in spent)
+    exchange_s = _sum_by_part(
+        (index, seconds * step.exchange_share) for index, seconds, step in spent if step.exchange_share is not None
+    )
     since = _sampled_since(samples)
 
     def by_part(values: Iterable[tuple[float, str, str, float]]) -> dict[int, float]:
@@ -196,7 +218,16 @@ def _parts(steps: Sequence[_Step], samples: Sequence[tuple[float, str, Mapping[s
     shared = [by_part(values) for values in _shared_by_gpu(samples)]
     for index in range(NUM_PARTS):
         began, most = begin + index * length, max((gpu[index] for gpu in shared if index in gpu), default=None)
-        yield Part(began, began + length, step_s[index], wait_s[index], used.get(index), throttled.get(index), most)
+        yield Part(
+            began,
+            began + length,
+            step_s.get(index, 0.0),
+            wait_s.get(index, 0.0),
+            exchange_s=exchange_s.get(index),
+            gpu_percent=used.get(index),
+            throttled_percent=throttled.get(index),
+            shared_percent=most,
+        )
 
 
 def _shared_by_gpu(
@@ -217,6 +248,14 @@ def _sampled_since(samples: Sequence[tuple[float, str, Mapping[str, float]]]) ->
         found[node, at] = last if at - last <= _LONGEST_MEAN_S else at - _FIRST_MEAN_S
         before[node] = at
     return found
+
+
+def _sum_by_part(values: Iterator[tuple[int, float]]) -> dict[int, float]:
+    """Of (part, value)."""
+    found = defaultdict[int, float](float)
+    for index, value in values:
+        found[index] += value
+    return dict(found)
 
 
 def _mean_by_part(values: Iterator[tuple[int, float, float]]) -> dict[int, float]:

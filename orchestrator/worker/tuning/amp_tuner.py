@@ -17,9 +17,9 @@ from orchestrator.talk import warn
 from orchestrator.tracking.events import PRECISION, TUNING
 from orchestrator.tuning.amp_law import (
     LEAST_AMP_GAIN,
-    MOST_WAIT_SHARE,
     Agreement,
     Lower,
+    is_held_up,
     is_scale_lost,
     ladder,
     precision_text,
@@ -45,7 +45,7 @@ _LOOKS_AT_SCALE_EVERY = 50
 _LOOKS_AGAIN_AFTER = (200, 1_000, 5_000)
 """Steps with a lower precision after which it is compared again; then after every 5,000 more."""
 _MOST_PAUSE = 4_000
-"""Steps between two windows of a run that waits for its data: twice as many each time."""
+"""Steps between two windows of a run that waits for data or for gradients: twice as many each time."""
 _LEAST_STEPS_LEFT = 200
 """With fewer, nothing is worth a trial."""
 
@@ -155,8 +155,8 @@ class AmpTuner:
     def _look(self, step: int) -> None:
         """A window has enough steps on this rank; the slowest rank's step counts, and the least of their devices."""
         step_s, wait_s = self._times.mean()
-        device = self._precision.device
-        told = self.course.peers.gather([step_s, wait_s / step_s, float(capability_of(device))])
+        capability = float(capability_of(self._precision.device))
+        told = self.course.peers.gather([step_s, wait_s / step_s, capability, self.course.exposed_s() or 0.0])
         step_s, wait_share = max(one[0] for one in told), max(one[1] for one in told)
         if not self._times.is_whole(step_s):
             return
@@ -168,7 +168,7 @@ class AmpTuner:
             self._verify(step, step_s)
         elif not self._rungs or self.course.steps_left() < _LEAST_STEPS_LEFT:
             self._settle()
-        elif wait_share > MOST_WAIT_SHARE:
+        elif is_held_up(wait_share, exchange_share=min(one[3] for one in told) / step_s):
             self._pause = min(2 * self._pause, _MOST_PAUSE)
             self._times = StepTimes(skips=self._pause)
         elif self.applies:

@@ -10,7 +10,7 @@ from orchestrator.run_dir import RunDir
 from orchestrator.submit.report import report_on
 from orchestrator.tracking.report.page import report_page
 from tests.cli.test_report import BEGUN, NAME, leave, run, tuned
-from tests.support.attempts import journal_events, journal_metrics, journal_samples
+from tests.support.attempts import journal_events, journal_exchange, journal_metrics, journal_samples
 from tests.support.browser import open_page
 from tests.support.command_line import orchestrate
 
@@ -53,6 +53,15 @@ def test_gpus_have_their_own_picture_and_what_is_unknown_has_no_bar(run: RunDir)
     page = Page(report_page(report_on(run)))
     assert page.tags.count("svg") == 2 and page.tags.count("rect") == (40 + 1) + (20 + 1)
     assert {"90%", "node1 gpu 0", "38.25 GiB", "of memory at most on any rank"} <= set(page.texts)
+
+
+def test_what_ranks_exchange_has_its_own_picture(run: RunDir) -> None:
+    leave(run, [0.0] * 40, accelerator="cpu", world_size=2)
+    for second in range(51, 91):
+        journal_exchange(run, 0, BEGUN + second, 0.6)
+    page = Page(report_page(report_on(run)))
+    assert page.tags.count("svg") == 2 and page.tags.count("rect") == (40 + 1) + (20 + 1)
+    assert "communication" in page.texts
 
 
 def test_what_a_run_says_is_text_and_never_markup(run: RunDir, tmp_path: Path) -> None:

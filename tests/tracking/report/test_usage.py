@@ -11,7 +11,7 @@ import pytest
 from orchestrator.files import make_private_dir
 from orchestrator.run_dir import RunDir
 from orchestrator.tracking.report.usage import NUM_PARTS, read_usage
-from tests.support.attempts import journal_events, journal_samples, journal_waits
+from tests.support.attempts import journal_events, journal_exchange, journal_samples, journal_waits
 
 BEGUN = 1_700_000_000.0
 
@@ -86,6 +86,22 @@ def test_one_gpu_that_others_compute_on_is_enough_since_all_ranks_wait_for_its(r
     told = [part.shared_percent for part in read_usage(run.path).parts]
     assert told[9] == 0.0 and told[10:19] == [100.0] * 9, "however many"
     assert told[20:] == [None] * 20
+
+
+def test_an_exchange_that_was_measured_stands_for_the_steps_from_then_on_in_its_attempt(run: RunDir) -> None:
+    waits(run, 0, [0.0] * 9, begins_at=BEGUN)
+    journal_exchange(run, 0, BEGUN + 10, 0.4)
+    waits(run, 0, [0.0] * 9, begins_at=BEGUN + 10)
+    journal_exchange(run, 0, BEGUN + 20, 1.5)
+    waits(run, 1, [0.0] * 20, begins_at=BEGUN + 20)
+    usage = read_usage(run.path)
+    known = [part.exchange_share for part in usage.parts]
+    assert known == [None] * 9 + [pytest.approx(0.4)] * 10 + [pytest.approx(1.0)] + [None] * 20, (
+        "it is no longer a step"
+    )
+    assert usage.exchange_share == pytest.approx((10 * 0.4 + 1.0) / 11)
+    lately = read_usage(run.path, since=BEGUN + 15)
+    assert lately.parts[0].exchange_share == pytest.approx(0.4), "measured before"
 
 
 def kept(gain: float, **more: Any) -> Mapping[str, Any]:

@@ -15,7 +15,9 @@ from orchestrator.files import read_json
 from orchestrator.run_dir import RunDir
 from orchestrator.tracking.events import PRECISION, TUNING
 from orchestrator.tracking.journal import read_journal_dir
+from orchestrator.tuning import amp_law
 from orchestrator.tuning.amp_law import LEAST_AMP_GAIN, Lower
+from orchestrator.worker.exchange import Exchange
 from orchestrator.worker.preemption import StopRequest
 from orchestrator.worker.train import train
 from orchestrator.worker.tuning import amp_tuner
@@ -278,7 +280,14 @@ def test_the_ladder_is_climbed_and_each_rung_is_verified_against_the_one_before(
 
 
 def test_a_run_that_waits_for_its_data_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(amp_tuner, "MOST_WAIT_SHARE", -1.0)
+    monkeypatch.setattr(amp_law, "MOST_WAIT_SHARE", -1.0)
+    assert decisions(trained(tmp_path / "run", "Paced", "auto", **AT_ONCE)) == []
+
+
+def test_a_run_that_waits_for_the_exchange_of_gradients_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Exchange, "exposed_s", lambda self: 10.0)
     assert decisions(trained(tmp_path / "run", "Paced", "auto", **AT_ONCE)) == []
 
 
